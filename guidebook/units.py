@@ -35,6 +35,8 @@ def number(value: float | None, digits: int = 3) -> str:
         return UNKNOWN
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
+    if isinstance(value, int):
+        return f"{value:,}"
     if value == 0:
         return "0"
     magnitude = math.floor(math.log10(abs(value)))

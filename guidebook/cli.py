@@ -1,0 +1,268 @@
+"""The command ``guidebook``: describe this machine, run chapters headless."""
+
+# ruff: noqa: T201 - printing is what a command line is for
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import guidebook
+
+if TYPE_CHECKING:
+    from guidebook.runner import ChapterRun, Observer
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+_RUN_EPILOG = """\
+CHAPTER is a number (42), a name (42-quantization-gguf) or a notebook's path; without any, every
+chapter runs. A chapter that is done is not run again, unless it, its parameters, the package
+or a library has changed since. A failing chapter does not stop the others.
+
+exit codes: 0 every chapter is done, 1 a chapter failed, 2 bad usage, 130 interrupted
+"""
+
+
+class UsageError(ValueError):
+    """The command line asks for something that cannot be done."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE_ERROR
+    try:
+        code = _machine(options) if options.command == "machine" else _run(options)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`guidebook machine | head -1`): not an error, but
+        # Python would complain when it flushes at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except UsageError as error:
+        print(f"guidebook: {error}", file=sys.stderr)
+        return USAGE_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="guidebook",
+        description="The command behind the book 'Develop Locally, Deploy to the Cloud'.",
+    )
+    parser.add_argument("--version", action="version", version=f"guidebook {guidebook.__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
+
+    machine = commands.add_parser(
+        "machine",
+        help="say what this machine is",
+        description="Say what this machine is: CPU, memory, GPUs, disk, system and software.",
+    )
+    machine.add_argument("--json", action="store_true", help="print JSON")
+    machine.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure memory bandwidth and arithmetic too (some seconds)",
+    )
+
+    run = commands.add_parser(
+        "run",
+        help="run chapters headless",
+        description="Run chapters headless, each in its own process.",
+        epilog=_RUN_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("chapters", nargs="*", metavar="CHAPTER", help="what to run (default: all)")
+    run.add_argument(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a chapter's parameter; may be repeated",
+    )
+    run.add_argument("--model", help="'embedded', a Hugging Face id, a folder, or a .gguf file")
+    run.add_argument("--device", help="auto, cpu, cuda, metal or rocm")
+    run.add_argument("--profile", choices=("quick", "full"), help="how long to measure")
+    run.add_argument(
+        "--workers",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="chapters to run at once (default: 1). More than one share the memory bandwidth and "
+        "the cores, so their speeds come out too low: use it to test, not to measure",
+    )
+    run.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: _build/run)")
+    run.add_argument("--fresh", action="store_true", help="run again what is already done")
+    run.add_argument(
+        "--notebooks",
+        type=Path,
+        metavar="DIR",
+        help="the chapters' folder (default: notebooks/ here or above, or $GUIDEBOOK_NOTEBOOKS)",
+    )
+    run.add_argument(
+        "--cell-timeout",
+        type=_positive,
+        default=None,
+        metavar="S",
+        help="seconds after which a cell counts as hung (default: 1200)",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+# argparse names the function in "invalid … value: '0'".
+_positive.__name__ = "positive whole number"
+
+
+def _machine(options: argparse.Namespace) -> int:
+    import json
+
+    from guidebook import machine
+    from guidebook.machine import rates
+
+    here = machine.describe()
+    measured = [rates.memory_bandwidth(), rates.matrix_flops()] if options.measure else []
+    if options.json:
+        print(json.dumps(machine.to_dict(here, measured), indent=2))
+    else:
+        print(machine.show(here, measured))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from guidebook import runner
+
+    try:
+        chapters = runner.find_chapters(options.chapters, options.notebooks)
+        out = options.out
+        if out is None:
+            out = _default_out(runner.find_notebooks(options.notebooks))
+        summary = runner.run(
+            chapters,
+            out=out,
+            parameters=_parameters(options),
+            workers=options.workers,
+            fresh=options.fresh,
+            cell_timeout=options.cell_timeout or runner.CELL_TIMEOUT,
+            observer=progress(len(chapters)),
+        )
+    except runner.RunError as error:
+        raise UsageError(str(error)) from error
+    print(summary)
+    print(f"\nWritten to {out}")
+    if summary.interrupted:
+        print("guidebook: stopped; the same command goes on from here.", file=sys.stderr)
+    return summary.exit_code
+
+
+def _default_out(notebooks: Path) -> Path:
+    out = notebooks.resolve().parent / "_build" / "run"
+    return out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, str]:
+    """Merge ``-p`` and its shortcuts; a name given twice must have one value."""
+    shortcuts = [(name, getattr(options, name)) for name in ("model", "device", "profile")]
+    merged: dict[str, str] = {}
+    for name, value in (*options.parameters, *shortcuts):
+        if value is not None and merged.setdefault(name, value) != value:
+            raise UsageError(f"The parameter {name} is given as {merged[name]} and as {value}.")
+    return merged
+
+
+def progress(total: int) -> Observer:
+    """Choose how to show progress: a bar on a terminal, lines in a log."""
+    return _Bar(total) if sys.stderr.isatty() else _Lines(total)
+
+
+class _Bar:
+    """A progress bar for a terminal: chapters done, and the cell that runs."""
+
+    def __init__(self, total: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, unit="chapter", file=sys.stderr)
+        self._now: dict[str, str] = {}
+
+    def started(self, chapter: str) -> None:
+        self._show(chapter, "starting")
+
+    def reached_cell(self, chapter: str, number: int, total: int) -> None:
+        self._show(chapter, f"cell {number}/{total}")
+
+    def ended(self, run: ChapterRun) -> None:
+        self._now.pop(run.chapter, None)
+        self._bar.write(_line(run), file=sys.stderr)
+        self._bar.update()
+        self._bar.set_postfix_str(", ".join(self._now.values()))
+        if self._bar.n >= self._bar.total:
+            self._bar.close()
+
+    def waited(self) -> None:
+        self._bar.refresh()
+
+    def _show(self, chapter: str, what: str) -> None:
+        self._now[chapter] = f"{chapter} {what}"
+        self._bar.set_postfix_str(", ".join(self._now.values()))
+
+
+class _Lines:
+    """Progress as lines, for a log: one when a chapter starts or ends, one every 30 s."""
+
+    _EVERY = 30.0
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._ended = 0
+        self._now: dict[str, str] = {}
+        self._shown = time.monotonic()
+
+    def started(self, chapter: str) -> None:
+        self._now[chapter] = f"{chapter} starting"
+        self._show(f"{chapter}: running")
+
+    def reached_cell(self, chapter: str, number: int, total: int) -> None:
+        self._now[chapter] = f"{chapter} cell {number}/{total}"
+
+    def ended(self, run: ChapterRun) -> None:
+        self._now.pop(run.chapter, None)
+        self._ended += 1
+        self._show(_line(run))
+
+    def waited(self) -> None:
+        if time.monotonic() - self._shown >= self._EVERY:
+            self._show(", ".join(self._now.values()))
+
+    def _show(self, what: str) -> None:
+        print(f"[{self._ended}/{self._total}] {what}", file=sys.stderr, flush=True)
+        self._shown = time.monotonic()
+
+
+def _line(run: ChapterRun) -> str:
+    from guidebook import units
+
+    time_taken = f" in {units.duration(run.seconds)}" if run.status == "done" else ""
+    error = f": {run.error}" if run.error else ""
+    return f"{run.chapter}: {run.status}{time_taken}{error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

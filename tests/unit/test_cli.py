@@ -1,0 +1,232 @@
+"""The command line: quick to answer, and clear about what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from guidebook import cli, runner
+from guidebook._worker import ChapterError
+
+if TYPE_CHECKING:
+    from conftest import WriteChapter
+
+HEAVY = ("llama_cpp", "matplotlib", "nbformat", "numpy", "papermill", "psutil", "torch", "tqdm")
+
+
+@pytest.fixture
+def project(write_chapter: WriteChapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("11-your-machine", "42-quantization-gguf"):
+        write_chapter(tmp_path / "notebooks", name)
+    monkeypatch.delenv("GUIDEBOOK_NOTEBOOKS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Replace the run by a note of what was asked for."""
+    asked: dict[str, object] = {}
+
+    def run(chapters: list[Path], **options: object) -> runner.Summary:
+        asked.update(options, chapters=[path.stem for path in chapters])
+        return runner.Summary((runner.ChapterRun("11-x", runner.Status.DONE, 1.0),), {})
+
+    monkeypatch.setattr(runner, "run", run)
+    return asked
+
+
+def test_help_is_there_within_300_ms() -> None:
+    def seconds() -> float:
+        before = os.times()
+        command = [sys.executable, "-m", "guidebook.cli", "--help"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        after = os.times()
+        return (after.children_user - before.children_user) + (
+            after.children_system - before.children_system
+        )
+
+    # Processor time, because a busy machine must not fail this; a heavy import must.
+    assert min(seconds() for _ in range(3)) < 0.3
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = (
+        "import sys, guidebook.cli\n"
+        "try: guidebook.cli.main(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        f"print('loaded', [name for name in {HEAVY} if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.endswith("loaded []\n")
+
+
+def test_help_of_run_says_why_workers_disturb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    assert "speeds come out too low" in " ".join(capsys.readouterr().out.split())
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["--version"])
+    assert left.value.code == 0
+    assert re.fullmatch(r"guidebook \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "usage: guidebook" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "43"],
+        ["run", "-p", "modell", "x"],
+        ["run", "-p", "model", "a", "--model", "b"],
+        ["run", "--notebooks", "nowhere"],
+        ["run", "nowhere/11-your-machine.ipynb"],
+        ["run", "-p", "results_dir", "x"],
+    ],
+)
+def test_bad_usage_is_one_sentence_and_code_2(
+    project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(r"guidebook: [A-Z].*[.?]\n", captured.err), captured.err
+    assert not (project / "_build").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--workers", "0"],
+        ["run", "--workers", "two"],
+        ["run", "--profile", "slow"],
+        ["run", "--cell-timeout", "0"],
+        ["run", "-p", "model"],
+        ["fly"],
+    ],
+)
+def test_bad_options_leave_with_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    assert left.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_options_reach_the_run(project: Path, asked: dict[str, object]) -> None:
+    arguments = "42 -p repeats 3 --model m.gguf --device cpu --profile full --workers 2 --fresh"
+    assert cli.main(["run", *arguments.split(), "--out", "there"]) == 0
+    asked.pop("observer")
+    assert asked == {
+        "chapters": ["42-quantization-gguf"],
+        "out": Path("there"),
+        "parameters": {"repeats": "3", "model": "m.gguf", "device": "cpu", "profile": "full"},
+        "workers": 2,
+        "fresh": True,
+        "cell_timeout": runner.CELL_TIMEOUT,
+    }
+
+
+def test_by_default_every_chapter_runs_alone_into_build(
+    project: Path, asked: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project / "notebooks")
+    assert cli.main(["run"]) == 0
+    assert asked["chapters"] == ["11-your-machine", "42-quantization-gguf"]
+    assert asked["out"] == project / "_build" / "run"
+    assert asked["workers"] == 1
+    assert asked["parameters"] == {}
+
+
+def test_a_failed_chapter_is_shown_and_is_code_1(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = runner.ChapterRun(
+        "11-x", runner.Status.FAILED, 2.0, error=ChapterError("ValueError", "no weight", 4)
+    )
+    monkeypatch.setattr(runner, "run", lambda *_, **__: runner.Summary((failed,), {}))
+    assert cli.main(["run"]) == 1
+    assert "11-x: ValueError in cell [4]: no weight" in capsys.readouterr().out
+
+
+def test_ctrl_c_before_a_run_is_code_130(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", interrupted)
+    assert cli.main(["run"]) == 130
+
+
+def test_a_log_gets_a_line_for_each_start_and_end(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = cli._Lines(2)
+    lines.started("11-x")
+    lines.reached_cell("11-x", 3, 9)
+    lines.waited()
+    lines.ended(runner.ChapterRun("11-x", runner.Status.DONE, 3.0))
+    lines.ended(runner.ChapterRun("12-y", runner.Status.ALREADY_DONE, 3.0))
+    assert capsys.readouterr().err.splitlines() == [
+        "[0/2] 11-x: running",
+        "[1/2] 11-x: done in 3.00 s",
+        "[2/2] 12-y: already done",
+    ]
+
+
+def test_a_log_shows_the_cell_when_a_chapter_takes_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli._Lines, "_EVERY", 0.0)
+    lines = cli._Lines(1)
+    lines.started("11-x")
+    lines.reached_cell("11-x", 3, 9)
+    lines.waited()
+    assert capsys.readouterr().err.splitlines()[-1] == "[0/1] 11-x cell 3/9"
+
+
+def test_a_terminal_gets_a_bar_with_the_running_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = cli._Bar(2)
+    bar.started("11-x")
+    bar.reached_cell("11-x", 3, 9)
+    bar.waited()
+    bar.ended(runner.ChapterRun("11-x", runner.Status.DONE, 3.0))
+    bar.ended(runner.ChapterRun("12-y", runner.Status.DONE, 3.0))
+    shown = capsys.readouterr().err
+    assert "11-x cell 3/9" in shown
+    assert "11-x: done in 3.00 s" in shown
+    assert "2/2" in shown
+
+
+def test_machine_prints_json_that_names_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["machine", "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["cpu"]["logical_cores"] >= 1
+    assert str(Path.home()) not in json.dumps(described)
+
+
+def test_machine_prints_a_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["machine"]) == 0
+    shown = capsys.readouterr().out
+    assert "Memory" in shown
+    assert str(Path.home()) not in shown
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "guidebook.cli", "machine"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
