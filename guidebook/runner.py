@@ -6,7 +6,7 @@ A run writes into one folder::
     OUT/results/NAME.json      their measurements and verdicts
     OUT/failed/NAME.ipynb      chapters that stopped at an error, and their logs
     OUT/state/NAME.json        what each finished chapter was made from
-    OUT/summary.json, .md      one line for each chapter
+    OUT/summary.json, .md      one line for each chapter of the last run
 
 A chapter counts as done when its executed notebook, its results and its state are there and the
 state fits what the chapter would be made from now. So a run that was killed goes on where it was.

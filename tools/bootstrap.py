@@ -36,8 +36,9 @@ ROOT = Path(__file__).resolve().parent.parent
 class Setup:
     """One run of set-up in one project folder."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, lock: int) -> None:
         self.root = root
+        self.lock = lock
         self.venv = root / ".venv"
         self.scratch = self.venv / "setup-tmp"  # on the book's disk: /tmp is often small
         self.log = self.venv / "setup.log"
@@ -71,9 +72,10 @@ class Setup:
                 self.check(reusable, compiles, Path(folder))
             if not reusable:
                 self.make_venv()
-            self.mark_unfinished()
-            for wheel in Path(folder).glob("pip-*.whl"):
+            self.mark_unfinished(layers)
+            if state.installed(self.venv).get("pip") != state.pin(self.root, "pip"):
                 # A wheel of pip can run itself. The pip that came with Python is often too old.
+                wheel = next(Path(folder).glob("pip-*.whl"))
                 arguments = ["--no-index", "--no-deps", str(wheel)]
                 self.pip("Preparing pip", arguments, program=(str(wheel / "pip"),))
         if "book" in layers:
@@ -101,11 +103,10 @@ class Setup:
         Problem
             If something else lies there: set-up deletes nothing that it may not have made.
         """
-        if not self.venv.exists() and not self.venv.is_symlink():
+        if not self.venv.exists():
             return False
-        if not (self.venv / "pyvenv.cfg").is_file() and (
-            not self.venv.is_dir() or any(self.venv.iterdir())
-        ):
+        names = {path.name for path in self.venv.iterdir()} if self.venv.is_dir() else {"a file"}
+        if names and not names & {"pyvenv.cfg", "setup.json"}:
             raise Problem(f"{self.venv} is there and is no Python environment: move it away")
         version = state.python_version(self.python)
         return (
@@ -166,33 +167,38 @@ class Setup:
 
     def make_venv(self) -> None:
         """Make .venv, in place of one that doesn't work."""
-        if self.venv.exists() or self.venv.is_symlink():
+        if self.venv.exists():
             print("Replacing .venv: its Python is gone or broken, or the folder was moved.")
-            if self.venv.is_symlink():
-                self.venv.unlink()
-            else:
-                shutil.rmtree(str(self.venv))
-        self.stamp = {}
+        elif self.venv.is_symlink():
+            self.venv.unlink()  # it leads nowhere
         print(
             "Setting up the book in .venv, once. If it is interrupted, the same command goes on.\n"
             "All output is kept in .venv/setup.log.",
             flush=True,
         )
+        self.venv.mkdir(exist_ok=True)
+        self.stamp = {}
+        state.write_stamp(self.root, self.stamp)  # first and last: whatever is here is set-up's
+        for path in self.venv.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(str(path))
+            elif path.name != "setup.json":
+                path.unlink()
         checks.make_environment(self.venv)
 
-    def mark_unfinished(self) -> None:
-        """Note whose environment this is, and that no layer of it is complete."""
+    def mark_unfinished(self, layers: "list[str]") -> None:
+        """Note whose environment this is, and that these layers of it are not complete."""
         self.scratch.mkdir(exist_ok=True)
+        done = self.stamp.get("layers", {})
         self.stamp["root"] = str(self.root)
         self.stamp["python"] = list(state.python_version(self.python) or ())
-        self.stamp["layers"] = {}
+        self.stamp["layers"] = {name: done[name] for name in done if name not in layers}
         state.write_stamp(self.root, self.stamp)
 
     def install_book(self, wanted: "list[str]", llama_fits: bool) -> None:
         """Install what every reader needs: PyTorch, llama.cpp, the rest, this project."""
         if "torch" in wanted:
-            pin = "torch==" + state.read_pins(self.root / "requirements.txt")["torch"]
-            self.pip("Installing PyTorch", [pin])
+            self.pip("Installing PyTorch", ["torch==" + state.pin(self.root, "torch")])
         if not llama_fits:
             wheel = llama.find_wheel(self.wheel_folder()) or self.compile_llama()
             self.pip("Installing llama.cpp", ["--force-reinstall", "--no-deps", str(wheel)])
@@ -256,7 +262,7 @@ class Setup:
         Problem
             If pip fails. Its last words are printed before.
         """
-        step = Step(title, self.log)
+        step = Step(title, self.log, self.lock)
         options = ["--no-input", "--disable-pip-version-check", "--progress-bar", "raw"]
         pins = ["-c", self.file("requirements.txt"), "-c", self.file("constraints.txt")]
         status, tail = step.run(
@@ -295,7 +301,7 @@ class Setup:
         Problem
             With the last line of Python's complaint.
         """
-        step = Step("Loading PyTorch and llama.cpp, as a trial", self.log)
+        step = Step("Loading PyTorch and llama.cpp, as a trial", self.log, self.lock)
         code = "import torch, llama_cpp, guidebook"
         status, tail = step.run([self.python, "-c", code], checks.pip_environment())
         if status != 0:
@@ -324,8 +330,12 @@ def stale_layers(root: Path, layers: "list[str]") -> "list[str]":
 
 
 @contextlib.contextmanager
-def only_one(root: Path) -> "Iterator[None]":
-    """Hold this folder's lock, so that two set-ups don't fill one .venv; wait if it is taken."""
+def only_one(root: Path) -> "Iterator[int]":
+    """Hold this folder's lock, so that two set-ups don't fill one .venv; wait if it is taken.
+
+    The open file that is yielded carries the lock. A pip that inherits it keeps the lock where
+    set-up itself was killed, so that the next set-up doesn't work beside it.
+    """
     descriptor = os.open(str(root), os.O_RDONLY)  # the folder itself: leaves no file behind
     told = False
     try:
@@ -340,7 +350,7 @@ def only_one(root: Path) -> "Iterator[None]":
                 time.sleep(0.5)
             except OSError:  # a file system without locks
                 break
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -366,10 +376,10 @@ def main(arguments: "list[str] | None" = None) -> int:
             os.execv(python, [python, str(Path(__file__).resolve()), *given])
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, interrupt)
-        with only_one(ROOT):
+        with only_one(ROOT) as lock:
             layers = stale_layers(ROOT, layers)
             if layers:
-                Setup(ROOT).run(layers)
+                Setup(ROOT, lock).run(layers)
     except Problem as problem:
         for sentence in str(problem).splitlines():
             print(f"Set-up stopped: {sentence}", file=sys.stderr)

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
@@ -133,11 +134,34 @@ def stage(executed: Path, source: Path, root: Path = ROOT) -> None:
         shutil.copy2(root / name, source / name)
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
     for name in chapter_names(root):
-        shutil.copy2(executed / f"{name}.ipynb", source / "notebooks")
+        stage_chapter(executed / f"{name}.ipynb", source / "notebooks")
         result = executed.parent / "results" / f"{name}.json"
         if result.exists():
             (source / "results").mkdir(exist_ok=True)
             shutil.copy2(result, source / "results")
+
+
+def stage_chapter(executed: Path, folder: Path) -> None:
+    """Copy an executed chapter as a page shows it.
+
+    A cell that prints piece by piece leaves an output for each piece; together they are one
+    text. What papermill notes about its run (times, file names) belongs to the run.
+    """
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    notebook["metadata"].pop("papermill", None)
+    for cell in notebook["cells"]:
+        cell["metadata"].pop("papermill", None)
+        merged: list[dict[str, Any]] = []
+        for output in cell.get("outputs", []):
+            last = merged[-1] if merged else {}
+            if output["output_type"] == "stream" and output["name"] == last.get("name"):
+                last["text"] = "".join(last["text"]) + "".join(output["text"])
+            else:
+                merged.append(output)
+        if cell["cell_type"] == "code":
+            cell["outputs"] = merged
+    text = json.dumps(notebook, ensure_ascii=False, indent=1)
+    (folder / executed.name).write_text(f"{text}\n", encoding="utf-8")
 
 
 def _check_executed(path: Path, name: str) -> None:

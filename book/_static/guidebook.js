@@ -3,7 +3,8 @@
 // again after every change of width; without JavaScript the regions scroll all the same.
 (() => {
   const names = [
-    [".cell_output .text_html, .pst-scrollable-table-container, .table-wrapper", "Table"],
+    [".cell_output .text_html:has(figure)", "Figure"],
+    [".cell_output .text_html:not(:has(figure)), .pst-scrollable-table-container", "Table"],
     ["div.math", "Formula"],
     ["pre", "Code or output"],
   ];

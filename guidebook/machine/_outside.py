@@ -6,6 +6,7 @@ that does not answer, comes back as ``None``. Looking at a machine never fails.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -179,7 +180,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.kill()
     else:
         # The group's leader has not been waited for, so its number is still its own.
-        os.killpg(process.pid, signal.SIGKILL)
+        # It may have ended just now: there is nothing left to kill then.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
     try:
         process.wait(timeout=1.0)
     except subprocess.TimeoutExpired:

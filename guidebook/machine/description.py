@@ -9,7 +9,7 @@ from guidebook.machine import cpu, disk, gpu, memory, software, system
 from guidebook.machine._outside import Later
 
 # Enough for slow drivers, and short enough to begin every chapter with.
-_SECONDS = 2.8
+_SECONDS = 2.5
 
 
 @dataclass(frozen=True)

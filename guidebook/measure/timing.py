@@ -71,7 +71,8 @@ class Measurement:
         else:
             low, high = units.number(self.low), units.number(self.high)
             text = f"{units.quantity(self.median, self.unit)} ({low} to {high}"
-        return f"{text}; {len(self.samples)} runs)"
+        runs = len(self.samples)
+        return f"{text}; {runs} {'run' if runs == 1 else 'runs'})"
 
     __repr__ = __str__
 

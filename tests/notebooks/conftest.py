@@ -15,7 +15,6 @@ import pytest
 from guidebook import runner
 
 SANITIZER = Path(__file__).parent / "sanitize.cfg"
-CELL_TIMEOUT = 600
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def validate(tmp_path: Path) -> Callable[[Path], Validation]:
         command = [
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no"),
             *("--nbval", "--nbval-current-env", "--nbval-sanitize-with", str(SANITIZER)),
-            *("--nbval-cell-timeout", str(CELL_TIMEOUT), f"--junitxml={report}", copy.name),
+            *("--nbval-cell-timeout", str(runner.CELL_TIMEOUT), f"--junitxml={report}", copy.name),
         ]
         ended = subprocess.run(
             command,

@@ -214,6 +214,17 @@ def test_missing_page_is_found(tmp_path: Path):
         build_site.check(tmp_path, ["book/index"])
 
 
+def test_text_printed_piece_by_piece_is_shown_as_one_text(tmp_path: Path):
+    pieces = [("stdout", "The"), ("stdout", [" sea", " is"]), ("stderr", "!"), ("stdout", " big")]
+    streams = [{"output_type": "stream", "name": name, "text": part} for name, part in pieces]
+    streamed = cell("stream()") | {"outputs": streams, "metadata": {"papermill": {"duration": 1}}}
+    executed = write(tmp_path / "run" / "32-a.ipynb", text("# A"), streamed)
+    build_site.stage_chapter(executed, tmp_path)
+    _, staged = json.loads((tmp_path / "32-a.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert [output["text"] for output in staged["outputs"]] == ["The sea is", "!", " big"]
+    assert staged["metadata"] == {}
+
+
 # --- real builds --------------------------------------------------------------------------------
 
 

@@ -90,7 +90,7 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     "arguments",
     [
         ["run", "43"],
-        ["run", "-p", "modell", "x"],
+        ["run", "-p", "prompt_x", "x"],
         ["run", "-p", "model", "a", "--model", "b"],
         ["run", "--notebooks", "nowhere"],
         ["run", "nowhere/11-your-machine.ipynb"],

@@ -104,6 +104,24 @@ def test_a_docker_container_with_version_1_finds_its_part_of_the_tree(tmp_path: 
     assert _cgroup.cpu_set(root) == {0, 1}
 
 
+def test_a_group_below_a_containers_own_is_found_too(tmp_path: Path):
+    files = {
+        "proc/self/cgroup": "10:memory:/docker/4f2a/job\n",
+        "proc/self/mountinfo": recorded("mountinfo-docker-cgroup1.txt"),
+        "sys/fs/cgroup/memory/memory.limit_in_bytes": str(2 * GIB),
+        "sys/fs/cgroup/memory/job/memory.limit_in_bytes": str(1 * GIB),
+    }
+    assert _cgroup.memory(plant(tmp_path, files)).limit_bytes == 1 * GIB
+
+
+def test_only_cores_that_every_group_allows_are_usable(tmp_path: Path):
+    groups = {
+        "/a": {"cpuset.cpus.effective": "0-3"},
+        "/a/b": {"cpuset.cpus": "2-5"},
+    }
+    assert _cgroup.cpu_set(plant(tmp_path, cgroup2("/a/b", groups))) == {2, 3}
+
+
 def test_version_1_without_limits_is_unlimited(tmp_path: Path):
     files = {
         "proc/self/cgroup": recorded("cgroup-docker-cgroup1.txt"),

@@ -188,6 +188,17 @@ def test_the_screen_of_a_virtual_machine_and_a_cards_outlets_are_no_gpus(tmp_pat
     assert gpu.from_drm(tmp_path / "nothing") == ()
 
 
+def test_a_card_that_driver_and_kernel_both_list_is_counted_once(tmp_path: Path, monkeypatch):
+    nvidia = "sys/class/drm/card1/device"
+    files = {f"{nvidia}/vendor": "0x10de\n", f"{nvidia}/device": "0x2206\n", "dev/kfd": ""}
+    monkeypatch.setattr(gpu, "ROOT", plant(tmp_path, amd_card(**files)))
+    monkeypatch.setattr(gpu, "_load_nvml", nvml)
+    monkeypatch.setattr(gpu.platform, "system", lambda: "Linux")
+    assert [card.kind for card in gpu.describe()] == ["cuda", "rocm"]
+    monkeypatch.setattr(gpu, "_load_nvml", lambda: None)
+    assert [card.kind for card in gpu.describe()] == ["rocm", "other"]
+
+
 def test_rocm_smi_serves_where_the_kernel_lists_no_card():
     assert gpu.from_rocm_smi(recorded("rocm-smi-7900-xtx.json")) == (
         gpu.Gpu(

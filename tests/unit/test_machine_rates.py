@@ -115,6 +115,17 @@ def test_matrix_products_are_measured_and_plausible():
     assert "256 × 256 matrices of float32" in rate.method
 
 
+def test_a_product_counts_two_operations_for_each_of_size_cubed_steps(monkeypatch):
+    clock = Clock(monkeypatch)
+
+    def prepare(size):
+        multiplications = additions = size * size * size
+        return clock.work((multiplications + additions) / 3e9)
+
+    monkeypatch.setattr(rates, "_numpy_product", lambda dtype: (prepare, 1, "a fake"))
+    assert rates.matrix_flops(size=128).value == pytest.approx(3e9)
+
+
 def test_half_precision_goes_through_torch():
     pytest.importorskip("torch")
     rate = rates.matrix_flops(size=64, dtype="bfloat16")

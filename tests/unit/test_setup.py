@@ -9,11 +9,11 @@ import importlib.metadata
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ import bootstrap  # noqa: E402
 from setup_env import Problem, checks, llama, progress, state  # noqa: E402
 
 RUNTIME, DEV, GPU = "requirements.txt", "requirements-dev.txt", "requirements-gpu.txt"
+NO_LOCK = 2  # the standard error, which every child has anyway
 PROGRAM = [ROOT / "tools/bootstrap.py", *sorted((ROOT / "tools/setup_env").glob("*.py"))]
 
 
@@ -334,29 +335,44 @@ def test_a_changed_file_refreshes_what_depends_on_it(finished: Path, file: str, 
 
 
 def test_a_set_up_that_was_interrupted_is_not_finished(finished: Path):
-    setup = bootstrap.Setup(finished)
-    setup.mark_unfinished()
-    assert bootstrap.stale_layers(finished, ["book"]) == ["book"]
+    setup = bootstrap.Setup(finished, NO_LOCK)
+    setup.mark_unfinished(["dev"])
+    assert bootstrap.stale_layers(finished, ["book", "dev"]) == ["dev"]
+    setup.mark_unfinished(["book", "dev"])
+    assert bootstrap.stale_layers(finished, ["book", "dev"]) == ["book", "dev"]
     assert setup.stamp["llama"] == llama.wanted(finished, {}), "a compiled llama.cpp stays"
 
 
 def test_an_environment_whose_python_is_gone_is_made_again(finished: Path):
     state.interpreter(finished / ".venv").unlink()
     assert bootstrap.stale_layers(finished, ["book"]) == ["book"]
-    assert not bootstrap.Setup(finished).is_reusable()
+    assert not bootstrap.Setup(finished, NO_LOCK).is_reusable()
 
 
 def test_an_environment_that_was_moved_is_made_again(finished: Path):
     moved = finished.rename(finished.with_name("moved"))
     assert bootstrap.stale_layers(moved, ["book"]) == ["book"]
-    assert not bootstrap.Setup(moved).is_reusable()
+    assert not bootstrap.Setup(moved, NO_LOCK).is_reusable()
 
 
 def test_a_folder_that_is_no_environment_is_left_alone(project: Path):
     (project / ".venv").mkdir()
     (project / ".venv/diary.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(Problem, match="move it away"):
-        bootstrap.Setup(project).is_reusable()
+        bootstrap.Setup(project, NO_LOCK).is_reusable()
+
+
+def test_an_environment_is_replaced_whole_even_if_that_was_interrupted_before(finished: Path):
+    venv = finished / ".venv"
+    (venv / "lib/leftover").write_text("", encoding="utf-8")
+    (venv / "pyvenv.cfg").unlink()  # as if the replacement had been killed
+    state.interpreter(venv).unlink()
+    setup = bootstrap.Setup(finished, NO_LOCK)
+    assert not setup.is_reusable()
+    setup.make_venv()
+    assert not (venv / "lib/leftover").exists()
+    assert state.has_pip(str(state.interpreter(venv)))
+    assert bootstrap.stale_layers(finished, ["book"]) == ["book"]
 
 
 def test_what_an_interrupted_pip_left_is_installed_again(finished: Path):
@@ -367,7 +383,7 @@ def test_what_an_interrupted_pip_left_is_installed_again(finished: Path):
         if whole:
             (site / name / "INSTALLER").write_text("pip\n", encoding="utf-8")
     (site / "~umpy").mkdir()
-    setup = bootstrap.Setup(finished)
+    setup = bootstrap.Setup(finished, NO_LOCK)
     setup.tidy()
     here = state.installed(setup.venv)
     assert here == {"torch": "2.13.0"}
@@ -389,17 +405,8 @@ def test_exactly_the_packages_that_miss_their_pin_are_wanted(data: st.DataObject
     assert set(state.outdated(ROOT, ["book"], here)) == (absent & set(pins)) | (other - absent)
 
 
-@contextlib.contextmanager
-def held_lock(root: Path) -> Iterator[None]:
-    """Hold a folder's set-up lock, as a set-up at work does."""
-    descriptor = os.open(root, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    yield
-    os.close(descriptor)
-
-
 def test_a_second_set_up_waits_for_the_first_and_says_so(project: Path):
-    with held_lock(project):
+    with bootstrap.only_one(project):
         second = subprocess.Popen(
             [sys.executable, "tools/bootstrap.py"],
             cwd=project,
@@ -411,6 +418,38 @@ def test_a_second_set_up_waits_for_the_first_and_says_so(project: Path):
         assert "waiting" in second.stdout.readline()
         assert second.poll() is None
     assert "C compiler" in second.communicate(timeout=60)[1]
+
+
+def is_locked(root: Path) -> bool:
+    """Say whether a set-up is at work in a folder."""
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def test_a_pip_that_outlives_a_killed_set_up_keeps_the_lock(project: Path):
+    code = (
+        "import sys; sys.path.insert(0, 'tools'); import bootstrap, os, pathlib\n"
+        "with bootstrap.only_one(pathlib.Path()) as lock:\n"
+        "    step = bootstrap.Step('Installing', pathlib.Path('setup.log'), lock)\n"
+        "    step.run(['sh', '-c', 'echo $$ > pid; exec sleep 60'], dict(os.environ))\n"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code], cwd=project, stdout=subprocess.DEVNULL)
+    while not (project / "pid").exists() or not (project / "pid").read_text(encoding="utf-8"):
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    assert is_locked(project)
+    pid = int((project / "pid").read_text(encoding="utf-8"))
+    os.kill(pid, signal.SIGKILL)
+    assert gone_within(pid, seconds=10)
+    assert not is_locked(project)
 
 
 # --- llama.cpp ------------------------------------------------------------------------------------
@@ -469,7 +508,7 @@ def test_compile_jobs_fit_the_usable_cores():
 
 def python_step(tmp_path: Path, code: str) -> tuple[int, list[str], str]:
     """Run Python code as a step; return its status, last lines and log."""
-    step = progress.Step("Compiling", tmp_path / "setup.log")
+    step = progress.Step("Compiling", tmp_path / "setup.log", NO_LOCK)
     status, tail = step.run([sys.executable, "-c", code], dict(os.environ))
     return status, tail, (tmp_path / "setup.log").read_text(encoding="utf-8")
 
@@ -487,7 +526,7 @@ def test_a_compile_shows_a_line_every_ten_percent_and_logs_everything(
 
 
 def test_download_progress_is_shown_and_not_logged(tmp_path: Path):
-    step = progress.Step("Installing", tmp_path / "setup.log")
+    step = progress.Step("Installing", tmp_path / "setup.log", NO_LOCK)
     assert not step.read("  Downloading torch-2.13.0-cp311-cp311-linux_x86_64.whl (190.1 MB)")
     assert step.read("Progress 95000000 of 190100000")
     assert step.now == "downloading torch: 95 of 190 MB"

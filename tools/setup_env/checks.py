@@ -16,17 +16,17 @@ import tempfile
 from pathlib import Path
 
 from setup_env import Problem, output_of
-from setup_env.state import interpreter, python_version, read_pins
+from setup_env.state import interpreter, pin, python_version
 
 OLDEST = (3, 11)
 NEWEST = (3, 14)  # PyTorch and others publish no build for a newer one yet
 
-# Measured on Linux x86-64 with Python 3.11, rounded up. "peak" is .venv while it is being filled:
-# downloads and the compiler's files lie in there too. "cache" is what pip keeps in the home folder.
+# For Linux x86-64, rounded up. "peak" is the most that .venv was measured to take while it fills,
+# with downloads and the compiler's files. "cache" is what pip may keep of them in the home folder.
 GB = 1000**3
 DISK = {
-    "cpu": {"peak": 3.5 * GB, "cache": 0.7 * GB},
-    "cuda": {"peak": 9.5 * GB, "cache": 3.2 * GB},
+    "cpu": {"peak": 2.5 * GB, "cache": 0.7 * GB},
+    "cuda": {"peak": 8.0 * GB, "cache": 3.2 * GB},
 }
 SPARE = 0.3 * GB  # a disk filled to the last byte breaks other programs
 
@@ -253,7 +253,7 @@ def ask_index(python: str, root: Path, folder: Path) -> dict:
         If the index can't be reached, or lacks one of the two.
     """
     common = ["--disable-pip-version-check", "--no-input", "--retries", "1", "--timeout", "20"]
-    pip = "pip==" + read_pins(root / "constraints.txt")["pip"]
+    pip = "pip==" + pin(root, "pip")
     run_check(
         [
             python,
@@ -270,7 +270,7 @@ def ask_index(python: str, root: Path, folder: Path) -> dict:
     )
     wheel = next(folder.glob("pip-*.whl"))
     report = folder / "report.json"
-    torch = "torch==" + read_pins(root / "requirements.txt")["torch"]
+    torch = "torch==" + pin(root, "torch")
     run_check(
         [
             python,

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 from setup_env import output_of
-from setup_env.state import read_pins
+from setup_env.state import pin
 
 MINIMAL_BUILD = "-DLLAVA_BUILD=OFF"  # without the image part, which no chapter uses
 
@@ -19,7 +19,7 @@ MINIMAL_BUILD = "-DLLAVA_BUILD=OFF"  # without the image part, which no chapter 
 # new kernel alone must not start a compile of ten minutes.
 CPU_FLAG = re.compile(
     r"(sse|ssse|pni$|avx|fma|f16c|bmi|amx|abm$|popcnt|movbe|gfni|vaes|vpclmul|adx$|sha"
-    r"|asimd|neon|fphp|sve|sme|i8mm|bf16|atomics)"
+    r"|asimd|neon|fphp|s[vm]e|i8mm|bf16|atomics)"
 )
 
 
@@ -38,7 +38,7 @@ def wanted(root: Path, stamp: dict) -> dict:
     elif find_nvcc() and has_nvidia_gpu():
         options += " -DGGML_CUDA=on"
     return {
-        "version": read_pins(root / "requirements.txt")["llama-cpp-python"],
+        "version": pin(root, "llama-cpp-python"),
         "options": options,
         "chosen": chosen,
         "processor": processor(),

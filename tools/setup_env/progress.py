@@ -17,9 +17,9 @@ from pathlib import Path
 class Step:
     """One step of set-up: runs a command, keeps its output in the log, shows how far it is."""
 
-    def __init__(self, title: str, log: Path) -> None:
-        self.title = title
+    def __init__(self, title: str, log: Path, lock: int) -> None:
         self.log = log
+        self.lock = lock
         self.now = ""  # what it is doing
         self.share = None  # type: float | None  # how much of it is done, where that is known
         self.started = time.time()
@@ -37,6 +37,7 @@ class Step:
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,  # its compilers end with it
+            pass_fds=(self.lock,),
         )
         lines = queue.Queue()  # type: queue.Queue
 

@@ -24,6 +24,13 @@ def read_pins(path: Path) -> "dict[str, str]":
     return pins
 
 
+def pin(root: Path, name: str) -> str:
+    """Return the version that the book pins of a package."""
+    pins = read_pins(root / "constraints.txt")
+    pins.update(read_pins(root / "requirements.txt"))
+    return pins[name]
+
+
 def normalize(name: str) -> str:
     """Return a package's name as the package index compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
