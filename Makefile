@@ -37,6 +37,7 @@ serve: setup ## Serves the built site on http://127.0.0.1:8000, for this machine
 
 lean: setup ## Runs the chapters and stores the outputs that are the same on every machine.
 	$(BIN)/python tools/lean.py notebooks/*.ipynb
+	$(BIN)/python tools/build_site.py --toc
 
 constraints: setup-dev ## Looks up again what the pinned packages pull in; needs the network.
 	$(BIN)/python tools/constraints.py

@@ -72,17 +72,6 @@ class Chapter:
         """Say that one of this chapter's claims cannot be tested here."""
         return self._keep(claims.not_tested(claim_id, because))
 
-    def claims(self) -> Table:
-        """Return the claims that this chapter tests, as a table."""
-        from guidebook.tables import table
-
-        rows = [
-            {"claim": claim.statement, "the guide says": claim.guide, "needs": claim.needs}
-            for claim in claims.ledger().values()
-            if claim.chapter == self.id
-        ]
-        return table(rows)
-
     def finish(self) -> Table:
         """Write the results file and return the chapter's verdicts as a table.
 
@@ -94,9 +83,7 @@ class Chapter:
         from guidebook.tables import table
 
         missing = [
-            claim.id
-            for claim in claims.ledger().values()
-            if claim.chapter == self.id and claim.id not in self.verdicts
+            claim.id for claim in claims.of_chapter(self.id) if claim.id not in self.verdicts
         ]
         if missing:
             raise claims.ClaimError(f"This chapter has not judged {', '.join(missing)}.")

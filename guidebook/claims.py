@@ -19,7 +19,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from guidebook.tables import Table
 
 Evidence = float | bool | Sequence[float] | None
 """One piece of evidence: a number, a truth value, a series of numbers, or ``None`` (unknown)."""
@@ -164,6 +167,26 @@ def find(claim_id: str) -> Claim:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ClaimError(f"There is no claim {claim_id!r} in claims.toml.{hint}")
     return known[claim_id]
+
+
+def of_chapter(chapter_id: str) -> list[Claim]:
+    """Return the claims that a chapter judges, in the ledger's order."""
+    return [claim for claim in ledger().values() if claim.chapter == chapter_id]
+
+
+def show(chapter_id: str) -> Table:
+    """Lay out what a chapter will test; an unknown chapter raises :class:`ClaimError`."""
+    from guidebook.tables import table
+
+    found = of_chapter(chapter_id)
+    if not found:
+        raise ClaimError(f"The ledger has no claims for a chapter {chapter_id!r}.")
+    return table(
+        [
+            {"claim": claim.statement, "the guide says": claim.guide, "needs": claim.needs}
+            for claim in found
+        ]
+    )
 
 
 @cache

@@ -46,6 +46,7 @@ def save(results: Mapping[str, Any], path: Path) -> Path:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
+        Path(partial).chmod(0o644)  # mkstemp lets only its owner read; results are for sharing
         Path(partial).replace(path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)

@@ -43,6 +43,8 @@ class MachineReport:
         width = max((len(label) for label, _ in self.rows), default=0)
         return "\n".join(f"{label:<{width}}  {value}" for label, value in self.rows)
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         # No colours: the page's own apply, light or dark.
         rows = "".join(

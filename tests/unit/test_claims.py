@@ -81,6 +81,15 @@ def test_the_guide_is_quoted_and_a_section_is_named():
         assert claim.section
 
 
+def test_a_chapters_claims_are_shown_with_the_guides_words_and_what_they_need():
+    text = str(claims.show("42-quantization-gguf"))
+    for claim in claims.of_chapter("42-quantization-gguf"):
+        assert claim.statement in text
+        assert claim.guide in text
+    with pytest.raises(ClaimError, match="no claims for a chapter '99-none'"):
+        claims.show("99-none")
+
+
 def test_an_unknown_claim_names_the_nearest_one():
     with pytest.raises(ClaimError, match="Did you mean '42-four-bits-faster'"):
         claims.judge("42-four-bits-fast", {})

@@ -255,16 +255,7 @@ def test_the_schema_check_would_find_an_unknown_field(tmp_path: Path):
     assert _check_schema("vendor.github-issue-forms", bad).returncode != 0
 
 
-# --- what the issue forms say -------------------------------------------------------------------
-
-
-def test_the_form_offers_every_chapter():
-    form = _load(GITHUB / "ISSUE_TEMPLATE" / "chapter-breaks.yml")
-    where = next(field for field in form["body"] if field.get("id") == "where")
-    offered = {option.split()[0] for option in where["attributes"]["options"]}
-    chapters = {path.name.split("-")[0] for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert chapters
-    assert chapters == {number for number in offered if number.isdigit()}
+# --- what the citation says ---------------------------------------------------------------------
 
 
 def test_the_citation_names_the_package_s_version_and_licence():
