@@ -1,6 +1,6 @@
 """How far the book's decode speed is from a bare llama.cpp loop in the same process.
 
-Usage: .venv/bin/python benchmarks/decode_overhead.py [--pairs 9] [--tokens 128]
+Usage: .venv/bin/python benchmarks/decode_overhead.py [--pairs 21] [--tokens 96]
 
 Both loops decode the same tokens with the same loaded model. They alternate, and which of them
 goes first alternates too, so that a slow moment of the machine hits both. The result is the median
@@ -43,8 +43,8 @@ def bare_loop(llama: Llama, prompt: Sequence[int], n_generate: int) -> float:
 def main() -> int:
     """Run the pairs, print the table, and say whether the goal is reached."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--pairs", type=int, default=21)
+    parser.add_argument("--tokens", type=int, default=96)
     options = parser.parse_args()
     threads = machine.usable_threads()
     llama = Llama(

@@ -7,7 +7,7 @@ lost in the original quantization do not come back.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,44 +93,47 @@ def transformers_folder(source: Path, target: Path) -> None:
 # --- GGUF to GGUF ----------------------------------------------------------------------------
 
 
-def _dequantized(source: Path) -> list[tuple[str, Floats]]:
+def _dequantized(source: Path) -> Iterator[tuple[str, Floats]]:
+    """Yield each tensor's name and weights, one at a time: a large model need not fit in RAM."""
     import numpy as np
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
-    return [
-        (tensor.name, dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False))
-        for tensor in GGUFReader(source).tensors
-    ]
+    for tensor in GGUFReader(source).tensors:
+        weights = dequantize(tensor.data, tensor.tensor_type)
+        yield tensor.name, weights.astype(np.float32, copy=False)
 
 
 def _rewrite(source: Path, target: Path, transform: Transform) -> None:
     import numpy as np
     from gguf import GGUFReader, GGUFValueType, GGUFWriter, LlamaFileType
 
-    reader = GGUFReader(source)
-    name = reader.fields["general.architecture"].contents()
-    writer = GGUFWriter(target, arch=name, use_temp_file=False)
-    for field in reader.fields.values():
+    wanted = gguf_files.inspect(source)
+    writer = GGUFWriter(target, arch=wanted.metadata["general.architecture"])
+    for field in GGUFReader(source).fields.values():
         if field.name.startswith("GGUF.") or field.name == "general.architecture":
             continue
         kind = field.types[0]
         inner = field.types[-1] if kind == GGUFValueType.ARRAY else None
-        value = (
-            int(LlamaFileType.MOSTLY_F16) if field.name == "general.file_type" else field.contents()
-        )
+        is_file_type = field.name == "general.file_type"
+        value = int(LlamaFileType.MOSTLY_F16) if is_file_type else field.contents()
         writer.add_key_value(field.name, value, kind, sub_type=inner)
-    for tensor_name, weights in _dequantized(source):
-        changed = transform(tensor_name, weights)
-        stored = changed.astype(np.float32 if changed.ndim == 1 else np.float16)
-        if not np.isfinite(stored).all():
-            raise ValueError(f"The tensor {tensor_name} does not fit 16-bit floating point.")
-        writer.add_tensor(tensor_name, stored)
+    stored = {
+        t.name: np.dtype(np.float32 if len(t.shape) == 1 else np.float16) for t in wanted.tensors
+    }
+    for tensor in wanted.tensors:
+        dtype = stored[tensor.name]
+        writer.add_tensor_info(tensor.name, tensor.shape, dtype, tensor.n_weights * dtype.itemsize)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    writer.write_ti_data_to_file()
+    for name, weights in _dequantized(source):
+        changed = transform(name, weights).astype(stored[name])
+        if not np.isfinite(changed).all():
+            raise ValueError(f"The tensor {name} does not fit 16-bit floating point.")
+        writer.write_tensor_data(changed)
     writer.close()
-    written, wanted = gguf_files.inspect(target), gguf_files.inspect(source)
+    written = gguf_files.inspect(target)
     if [(t.name, t.shape) for t in written.tensors] != [(t.name, t.shape) for t in wanted.tensors]:
         raise OSError(f"{target.name} does not hold the tensors of {source.name}.")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -474,7 +473,7 @@ def test_a_hung_cell_fails_its_chapter_and_names_the_cell(
     assert summary.runs[0].error == ChapterError(
         "CellTimeoutError", "the cell took more than 1 s", 3
     )
-    assert processes_below(os.getpid()) == []
+    assert processes_of_run(tmp_path / "out") == []
 
 
 def test_a_dead_kernel_fails_its_chapter_and_says_what_kills_kernels(
@@ -520,10 +519,6 @@ def test_a_folder_that_cannot_be_written_to_is_refused(
 
 
 # --- Runs that are killed -------------------------------------------------------------------
-
-
-def processes_below(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
 
 
 def processes_of_run(out: Path) -> list[psutil.Process]:
