@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import guidebook
 from guidebook import claims, results
@@ -23,7 +23,21 @@ if TYPE_CHECKING:
     from guidebook.measure import Measurement
     from guidebook.tables import Table
 
+
+class Readings(Protocol):
+    """Repeated readings of one quantity, such as a ``Measurement`` or a ``Rate``."""
+
+    @property
+    def unit(self) -> str:
+        """Unit of every reading."""
+
+    @property
+    def samples(self) -> tuple[float, ...]:
+        """All readings, in the order taken."""
+
+
 Option = TypeVar("Option")
+AnyReadings = TypeVar("AnyReadings", bound=Readings)
 
 PROFILES = ("quick", "full")
 DEVICES = ("auto", "cpu", "cuda", "metal", "rocm")
@@ -59,10 +73,12 @@ class Chapter:
         """Return the value for this run's profile."""
         return quick if self.profile == "quick" else full
 
-    def record(self, name: str, measurement: Measurement) -> Measurement:
-        """Keep a measurement under a name and hand it back."""
-        self.measurements[name] = measurement
-        return measurement
+    def record(self, name: str, readings: AnyReadings) -> AnyReadings:
+        """Keep repeated readings for the results file under a name, and hand them back."""
+        from guidebook.measure import Measurement
+
+        self.measurements[name] = Measurement(readings.unit, readings.samples)
+        return readings
 
     def judge(self, claim_id: str, **evidence: claims.Evidence) -> claims.Verdict:
         """Judge one of this chapter's claims on measured evidence."""

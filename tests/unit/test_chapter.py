@@ -9,6 +9,7 @@ import pytest
 from guidebook import chapter, results
 from guidebook.chapter import ParameterError
 from guidebook.claims import ClaimError
+from guidebook.machine import Rate
 from guidebook.measure import Measurement
 
 ARGUMENTS = {"model": "embedded", "device": "cpu", "profile": "quick"}
@@ -79,6 +80,7 @@ def test_a_chapter_cannot_finish_with_a_claim_unjudged(book):
 
 def test_the_results_file_holds_measurements_and_verdicts(book):
     book.record("decode", Measurement("tokens/s", (1.0, 3.0, 2.0)))
+    book.record("bandwidth", Rate(2e9, (1e9, 2e9, 3e9), "bytes/s", "a test", threads=1))
     for claim_id in (
         "42-more-bits-better-quality",
         "42-lower-bits-quality-loss",
@@ -89,6 +91,7 @@ def test_the_results_file_holds_measurements_and_verdicts(book):
     assert "held" in str(book.finish())
     saved = results.load(book.results_dir / "42-quantization-gguf.json")
     assert saved["measurements"]["decode"]["median"] == 2.0
+    assert saved["measurements"]["bandwidth"]["unit"] == "bytes/s"
     assert saved["claims"][-1]["outcome"] == "held"
     assert saved["claims"][0]["because"].startswith("This is a test. It needs")
 

@@ -584,5 +584,5 @@ def test_ci_runs_the_readme_commands_and_ends_with_pytest():
     subprocess.run(["bash", "-n", str(script)], check=True)
     lines = [line.strip() for line in script.read_text(encoding="utf-8").splitlines()]
     assert lines.index("make test") < lines.index("make book")
-    assert lines[-1].endswith("-m pytest tests/site")
+    assert "-m pytest tests/site" in lines[-1]
     assert os.access(script, os.X_OK)
