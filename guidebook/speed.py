@@ -1,13 +1,55 @@
-"""The roofline: how fast a model could run if one resource were the only limit.
+"""How fast a model runs: the roofline as a bound, and a calibrated prediction.
 
-Decoding one token reads every weight once and does two operations (a multiplication and an
-addition) with each. Whichever takes longer, reading or computing, is the bound. Source of the
-model: Williams, Waterman and Patterson, "Roofline", CACM 52 (4), 2009.
+**The roofline** says how fast a model could run if one resource were the only limit. Decoding one
+token reads every weight once and does two operations (a multiplication and an addition) with each.
+Source: Williams, Waterman and Patterson, "Roofline", CACM 52 (4), 2009.
+
+**The prediction** adds up what one pass over the model costs on a device::
+
+    seconds = bandwidth × bytes / rated bandwidth       reading weights and KV cache
+            + layer × layers / clock                    starting the kernels of each layer
+            + weight × operations / rated FLOP/s        unpacking and multiplying
+
+Its coefficients are fitted to published measurements by :mod:`guidebook.calibration`, which also
+leaves out one device at a time to see how far the prediction is off on devices that it has never
+seen. Those errors are the prediction interval.
 """
 
 from __future__ import annotations
 
-FLOP_PER_WEIGHT = 2
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
+
+from guidebook.catalog import hardware
+from guidebook.catalog.hardware import Device
+from guidebook.workload import FLOP_PER_WEIGHT, Load
+
+DEFAULT_N_UBATCH = 512
+# Compute capabilities of chips with many tensor cores per 32-bit unit: V100, A100, H100, B200, B300.
+_DATA_CENTRE = (7.0, 8.0, 9.0, 10.0, 10.3)
+# Where a data sheet names no clock: near the middle of today's chips.
+_USUAL_CLOCK = 2.0e9
+# A desktop processor of eight cores with AVX2; a kind of RAM says nothing about the processor.
+_USUAL_CPU_FLOPS = 0.8e12
+# Handing the hidden state from one device to the next, through the host. An assumption: no
+# published table isolates it.
+_HOP_SECONDS = 100e-6
+# For a large batch llama.cpp copies offloaded weights to the GPU; pageable memory over PCIe 4.0
+# x16 sustains about half of the rated 31.5 GB/s. An assumption.
+_PCIE_BANDWIDTH = 16e9
+
+# With fewer devices behind it, an interval says nothing.
+_LEAST_DEVICES = 3
+
+Phase = Literal["decode", "prefill"]
+
+
+# --- The roofline ----------------------------------------------------------------------------
 
 
 def bandwidth_bound(bandwidth: float, bytes_per_token: float) -> float:
@@ -52,3 +94,342 @@ def ridge_tokens(flop_per_second: float, bandwidth: float, bytes_per_weight: flo
     is a batch of one; prefill is a batch of hundreds.
     """
     return flop_per_second * bytes_per_weight / (FLOP_PER_WEIGHT * bandwidth)
+
+
+# --- The prediction --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How far predictions were off on devices that had been left out.
+
+    Attributes
+    ----------
+    low, high
+        Factors on the predicted speed between which nine of ten measured speeds lay.
+    n_devices
+        Devices that were left out in turn.
+    """
+
+    low: float
+    high: float
+    n_devices: int
+
+    def widened(self, factor: float) -> Interval:
+        """Return the interval, wider by a factor on the logarithm."""
+        return Interval(self.low**factor, self.high**factor, self.n_devices)
+
+
+_UNCALIBRATED = Interval(1 / 3, 3.0, 0)
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The fitted figures of one family of devices.
+
+    Attributes
+    ----------
+    bandwidth
+        Time to read, as a multiple of bytes over rated bandwidth.
+    layer, moe_layer
+        Per layer: seconds × Hz on a GPU with a known clock, else seconds.
+    weight
+        Decoding: time to compute, as a multiple of operations over rated FLOP/s.
+    prompt_layer, prompt_moe_layer, prompt_weight
+        The same for a batch of many tokens.
+    kv
+        Time to read the KV cache, as a multiple of bytes over rated bandwidth.
+    """
+
+    bandwidth: float
+    layer: float
+    moe_layer: float
+    weight: float
+    prompt_layer: float
+    prompt_moe_layer: float
+    prompt_weight: float
+    kv: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted model.
+
+    Attributes
+    ----------
+    coefficients
+        By :func:`family`.
+    intervals
+        By :func:`interval_group`.
+    unpacking
+        By how a quantization's name begins: see :func:`unpacking_work`.
+    devices
+        The devices whose measurements were fitted to.
+    """
+
+    coefficients: Mapping[str, Coefficients]
+    intervals: Mapping[str, Interval]
+    unpacking: Mapping[str, float]
+    devices: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A predicted speed.
+
+    Attributes
+    ----------
+    tokens_per_second
+        The prediction.
+    low, high
+        Nine of ten measurements should lie between them.
+    basis
+        Where the interval comes from, one sentence.
+    """
+
+    tokens_per_second: float
+    low: float
+    high: float
+    basis: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of a model on one device: ``fraction`` of its layers."""
+
+    device: Device
+    fraction: float = 1.0
+
+
+def family(device: Device) -> str:
+    """Return which devices share coefficients with this one.
+
+    A chip's matrix units are not in its 32-bit rate, so chips with stronger ones stand apart:
+    NVIDIA's data-centre chips, and Apple's from the M5 on.
+    """
+    if device.backend == "CUDA":
+        if device.kind == "unified":
+            return "NVIDIA unified memory"
+        level = device.compute_capability or 0.0
+        if level < 7:
+            return "NVIDIA before tensor cores"
+        return "NVIDIA data centre" if level in _DATA_CENTRE else "NVIDIA"
+    if device.backend == "Metal":
+        chip = "Apple M5 and later" if _apple_generation(device) >= 5 else "Apple M1 to M4"
+        return f"{chip}, two dies" if "Ultra" in device.name else chip
+    if device.vendor == "intel":
+        return "Intel"
+    return f"{device.backend} unified memory" if device.kind == "unified" else device.backend
+
+
+def unpacking_work(quant: str, factors: Mapping[str, float] | None = None) -> float:
+    """Return how much more work a type's weights are to unpack than 4-bit ones, while decoding.
+
+    From the decode speeds of one table, Llama-3.1-8B in 23 types on one unnamed device
+    (llama.cpp, tools/quantize/README.md), after what reading the bytes takes. It matters below
+    four bits.
+    """
+    factors = calibrated().unpacking if factors is None else factors
+    name = quant.upper()
+    return next((factors[prefix] for prefix in factors if name.startswith(prefix)), 1.0)
+
+
+def terms(device: Device, load: Load, phase: Phase, n_tokens: int = 1) -> dict[str, float]:
+    """Return what each coefficient is multiplied with, in seconds per coefficient.
+
+    Decode: for one token. Prefill: for ``n_tokens`` of a prompt, in batches of
+    ``DEFAULT_N_UBATCH``.
+    """
+    clock = 1.0
+    if device.backend == "CUDA":
+        clock = device.boost_clock or _USUAL_CLOCK
+    flops = _flops(device, phase)
+    if phase == "decode":
+        return {
+            "bandwidth": load.decode_bytes / device.bandwidth,
+            "kv": load.kv_bytes / device.bandwidth,
+            "layer": load.n_layers / clock,
+            "moe_layer": load.n_moe_layers / clock,
+            "weight": FLOP_PER_WEIGHT * load.n_weights * load.decode_work / flops,
+        }
+    batches = math.ceil(n_tokens / DEFAULT_N_UBATCH)
+    operations = n_tokens * (FLOP_PER_WEIGHT * load.n_weights + load.attention_flop) / flops
+    return {
+        "bandwidth": batches * load.weights_bytes / device.bandwidth,
+        "prompt_layer": batches * load.n_layers / clock,
+        "prompt_moe_layer": batches * load.n_moe_layers / clock,
+        "prompt_weight": operations,
+    }
+
+
+def seconds(
+    device: Device, load: Load, phase: Phase, model: Model | None = None, n_tokens: int = 1
+) -> float:
+    """Return how long one decoded token, or a prompt of ``n_tokens``, takes on one device."""
+    figures = (model or calibrated()).coefficients[family(device)]
+    return sum(
+        getattr(figures, name) * amount
+        for name, amount in terms(device, load, phase, n_tokens).items()
+    )
+
+
+def predict(
+    shares: Sequence[Share],
+    load: Load,
+    phase: Phase,
+    n_tokens: int = 1,
+    model: Model | None = None,
+) -> Prediction:
+    """Predict the speed of a model that lies on one device, on several, or on GPU and RAM.
+
+    Parameters
+    ----------
+    shares
+        Where the layers lie, in the order in which they are computed; the fractions add up to 1.
+    load
+        What the whole model asks for.
+    phase
+        ``decode``: tokens/s while writing. ``prefill``: tokens/s while reading a prompt.
+    n_tokens
+        Length of the prompt.
+    model
+        Coefficients; the committed ones by default.
+
+    Raises
+    ------
+    ValueError
+        There is no share, or the fractions do not add up to 1.
+    """
+    if not shares or not math.isclose(sum(share.fraction for share in shares), 1, abs_tol=1e-6):
+        raise ValueError("The shares of a model must add up to the whole model.")
+    model = model or calibrated()
+    hops = len(shares) - 1
+    if phase == "decode":
+        total = hops * _HOP_SECONDS + sum(
+            seconds(share.device, load.part(share.fraction), "decode", model) for share in shares
+        )
+        speed = 1 / total
+    else:
+        speed = n_tokens / _prefill_seconds(shares, load, n_tokens, model)
+    interval, basis = _interval(shares, phase, bool(load.n_moe_layers), model)
+    return Prediction(speed, speed * interval.low, speed * interval.high, basis)
+
+
+def is_calibrated(device: Device, model: Model | None = None) -> bool:
+    """Return whether measurements of this very device are among those that were fitted to."""
+    return device.name in (model or calibrated()).devices
+
+
+@functools.cache
+def calibrated() -> Model:
+    """Return the committed model, as ``guidebook calibrate`` wrote it."""
+    text = resources.files("guidebook.catalog").joinpath("speed.json").read_text("utf-8")
+    return from_dict(json.loads(text))
+
+
+def from_dict(data: Mapping[str, Any]) -> Model:
+    """Read a model from its JSON form."""
+    return Model(
+        {name: Coefficients(**figures) for name, figures in data["coefficients"].items()},
+        {name: Interval(**figures) for name, figures in data["intervals"].items()},
+        dict(data["unpacking"]),
+        frozenset(data["devices"]),
+    )
+
+
+def interval_group(device: Device, phase: Phase, moe: bool) -> str:
+    """Return the name under which the errors of such predictions are collected."""
+    if device.backend == "CUDA":
+        chips = "old NVIDIA" if family(device) == "NVIDIA before tensor cores" else "NVIDIA"
+    else:
+        chips = {"Metal": "Apple", "CPU": "CPU"}.get(device.backend, "AMD and Intel")
+    return f"{chips}, {phase}{', experts' if moe else ''}"
+
+
+def _prefill_seconds(
+    shares: Sequence[Share], load: Load, n_tokens: int, model: Model
+) -> float:
+    """Return the time of a prompt: devices of one kind work on different batches at once."""
+    gpus = [share for share in shares if share.device.kind != "ram"]
+    rest = sum(share.fraction for share in shares if share.device.kind == "ram")
+    if not gpus:
+        return sum(
+            seconds(share.device, load.part(share.fraction), "prefill", model, n_tokens)
+            for share in shares
+        )
+    batches = math.ceil(n_tokens / DEFAULT_N_UBATCH)
+    # Layers in RAM are computed by the first GPU, which has to fetch their weights every time.
+    copied = batches * load.weights_bytes * rest / _PCIE_BANDWIDTH
+    stages = [
+        seconds(share.device, load.part(share.fraction), "prefill", model, n_tokens)
+        for share in gpus
+    ]
+    stages[0] += copied + (
+        seconds(gpus[0].device, load.part(rest), "prefill", model, n_tokens) if rest else 0.0
+    )
+    # A pipeline: while the second device computes a batch, the first begins the next one.
+    return (sum(stages) + (batches - 1) * max(stages)) / batches + (len(stages) - 1) * _HOP_SECONDS
+
+
+def _interval(
+    shares: Sequence[Share], phase: Phase, moe: bool, model: Model
+) -> tuple[Interval, str]:
+    """Return the interval of the least certain device, and a sentence about it."""
+    parts = [_interval_of(share.device, phase, moe, model) for share in shares]
+    widest, basis = max(parts, key=lambda part: part[0].high / part[0].low)
+    distinct = {share.device.name for share in shares}
+    if len(distinct) > 1:
+        return widest.widened(1.5), f"{basis}; wider, because splits are not calibrated"
+    if len(shares) > 1:
+        return widest.widened(1.25), f"{basis}; wider, because several devices are not calibrated"
+    return widest, basis
+
+
+def _interval_of(device: Device, phase: Phase, moe: bool, model: Model) -> tuple[Interval, str]:
+    name = interval_group(device, phase, moe)
+    interval = model.intervals.get(name)
+    if interval is None or interval.n_devices < _LEAST_DEVICES:
+        return _UNCALIBRATED, (
+            f"uncalibrated: fewer than {_LEAST_DEVICES} devices were measured ({name}); a factor "
+            "of three either way"
+        )
+    basis = (
+        f"nine of ten measurements on {interval.n_devices} devices that had been left out of the "
+        f"fit lay in this range ({name})"
+    )
+    if is_calibrated(device, model):
+        return interval, basis
+    if device.bandwidth > 1.1 * _fastest_relative(family(device), model.devices):
+        return interval.widened(2), (
+            f"uncalibrated: no device of its family with such a bandwidth was measured; {basis}, "
+            "and the range is doubled"
+        )
+    return interval, (
+        f"uncalibrated: this device was not measured, others of its family were; {basis}"
+    )
+
+
+@functools.cache
+def _fastest_relative(name: str, devices: frozenset[str]) -> float:
+    """Return the highest rated bandwidth among the measured devices of a family."""
+    found = (hardware.find(device) for device in devices)
+    return max((device.bandwidth for device in found if family(device) == name), default=0.0)
+
+
+def _flops(device: Device, phase: Phase) -> float:
+    """Return the 32-bit rate that the coefficients refer to."""
+    if phase == "prefill" and device.vendor == "amd" and device.cores and device.boost_clock:
+        # Data sheets of some AMD chips count two instructions at once; matrix kernels rarely
+        # find two.
+        return 2 * device.cores * device.boost_clock
+    if device.fp32_flops:
+        return device.fp32_flops
+    if device.kind == "ram":
+        return _USUAL_CPU_FLOPS
+    # NVIDIA's data-centre chips do about 30 times as many 16-bit tensor operations.
+    return (device.tensor_flops or 30 * _USUAL_CPU_FLOPS) / 30
+
+
+def _apple_generation(device: Device) -> int:
+    digits = "".join(c for c in device.name.split("(")[0] if c.isdigit())
+    return int(digits or 0)

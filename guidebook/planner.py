@@ -1,0 +1,341 @@
+"""Answers one question: this model, on this hardware, with these settings; does it fit, how fast?
+
+It brings together what a model is (architecture and weights), what that takes (memory, fit) and
+how long it takes (speed).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from guidebook import fit, memory, speed, units, weights, workload
+from guidebook import architecture as architectures
+from guidebook.architecture import Architecture
+from guidebook.catalog import hardware, models
+from guidebook.catalog.hardware import Device
+from guidebook.speed import Phase, Share
+from guidebook.weights import WeightAccount
+
+DEFAULT_QUANT = "Q4_K_M"
+DEFAULT_N_GENERATE = 128
+# Where layers lie that the GPU has no room for, if the reader says nothing.
+DEFAULT_RAM = "DDR5-5600 dual channel (2x64-bit)"
+# llama.cpp's own limit.
+_MOST_DEVICES = 16
+_ENDLESS = 1 << 60
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question; the defaults are llama.cpp's.
+
+    Attributes
+    ----------
+    hardware
+        A name of the hardware catalog.
+    architecture
+        A name of the model catalog, a ``.gguf`` file, a ``config.json`` or a folder with one.
+    quant
+        File type of the weights; a ``.gguf`` file has its own.
+    weights_bytes
+        Size of the real file, where it is known.
+    n_devices
+        So many of the same device.
+    n_prompt, n_generate
+        Tokens to read and to write. A prompt without anything to write asks for prefill.
+    depth
+        Tokens in the context before.
+    context
+        Context to allocate; None: what the tokens above need.
+    flash_attention, kv_type
+        As llama.cpp takes them.
+    n_gpu_layers
+        As llama.cpp counts them; None: as many as fit.
+    """
+
+    hardware: str
+    architecture: str
+    quant: str = DEFAULT_QUANT
+    weights_bytes: int | None = None
+    n_devices: int = 1
+    n_prompt: int = 0
+    n_generate: int = DEFAULT_N_GENERATE
+    depth: int = 0
+    context: int | None = None
+    flash_attention: bool = True
+    kv_type: str = "f16"
+    n_gpu_layers: int | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """What the speed is asked for."""
+        return "prefill" if self.n_prompt and not self.n_generate else "decode"
+
+    @property
+    def n_ctx(self) -> int:
+        """Context to allocate."""
+        return self.context or max(1, self.depth + self.n_prompt + self.n_generate)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the planner says; None is unknown.
+
+    Attributes
+    ----------
+    weights_bytes, kv_cache_bytes, compute_bytes, overhead_bytes
+        Memory, over all places. The cache includes the states of recurrent layers.
+    fits
+        Whether it fits as asked: with all layers on the hardware, or ``n_gpu_layers`` of them.
+    n_gpu_layers
+        Layers on the GPUs, the output matrix counting as one; 0 on a CPU.
+    margin_bytes
+        Room left in the tightest place with all layers there; negative: what is missing.
+    tokens_per_second, low, high
+        Predicted speed and its 90 % interval; None where the model cannot run.
+    note
+        What the reader should know: what was assumed, where the interval comes from.
+    """
+
+    weights_bytes: int | None = None
+    kv_cache_bytes: int | None = None
+    compute_bytes: int | None = None
+    overhead_bytes: int | None = None
+    fits: bool | None = None
+    n_gpu_layers: int | None = None
+    margin_bytes: int | None = None
+    tokens_per_second: float | None = None
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+    @property
+    def total_bytes(self) -> int | None:
+        """All memory together."""
+        parts = (
+            self.weights_bytes,
+            self.kv_cache_bytes,
+            self.compute_bytes,
+            self.overhead_bytes,
+        )
+        return None if None in parts else sum(part or 0 for part in parts)
+
+
+def answer(case: Case, ram: str = DEFAULT_RAM) -> Answer:
+    """Answer one question; what cannot be answered says so in ``note``."""
+    try:
+        device = hardware.find(case.hardware)
+        architecture, account = model_of(case)
+        return predict(device, architecture, account, case, hardware.find(ram))
+    except (LookupError, ValueError) as error:
+        return Answer(note=str(error.args[0] if error.args else error))
+
+
+def predict(
+    device: Device,
+    architecture: Architecture,
+    account: WeightAccount,
+    case: Case,
+    ram: Device,
+) -> Answer:
+    """Answer a question about a device and a model that are already looked up.
+
+    Parameters
+    ----------
+    device
+        What computes.
+    architecture, account
+        The model and its weights.
+    case
+        Settings; its names are not read.
+    ram
+        Where the layers go that the device has no room for.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range, or one that llama.cpp refuses.
+    """
+    _check(case)
+    needed = memory.inference(
+        architecture,
+        account,
+        case.n_ctx,
+        flash_attention=case.flash_attention,
+        kv_type=case.kv_type,
+        backend=device.backend,
+        compute_capability=device.compute_capability,
+        multiprocessors=device.multiprocessors,
+    )
+    gpus, host = _places(device, case.n_devices)
+    setup = fit.Setup(case.n_ctx, flash_attention=case.flash_attention, kv_type=case.kv_type)
+    found = fit.fit(architecture, account, gpus, host, setup)
+    layers = _layers(case, found)
+    is_known = device.memory_bytes is not None
+    as_asked = found.runs and layers <= found.n_gpu_layers
+    fits = found.fits if case.n_gpu_layers is None else as_asked
+    notes = list(_notes(case, architecture, device, found, layers, fits, ram))
+    prediction = None
+    if found.runs or device.kind == "discrete":
+        prediction = speed.predict(
+            _shares(device, ram, case.n_devices, layers / found.n_layers if gpus else 0.0),
+            load_of(architecture, account, case),
+            case.phase,
+            max(1, case.n_prompt),
+        )
+        notes.append(prediction.basis)
+    copies = max(1, len(gpus))
+    return Answer(
+        weights_bytes=account.total_bytes,
+        kv_cache_bytes=needed.kv_cache_bytes + needed.recurrent_bytes,
+        compute_bytes=needed.compute_bytes * copies,
+        overhead_bytes=needed.overhead_bytes * copies,
+        fits=fits if is_known else None,
+        n_gpu_layers=layers,
+        margin_bytes=found.margin_bytes if is_known else None,
+        tokens_per_second=prediction.tokens_per_second if prediction else None,
+        low=prediction.low if prediction else None,
+        high=prediction.high if prediction else None,
+        note="; ".join(notes),
+    )
+
+
+def model_of(case: Case) -> tuple[Architecture, WeightAccount]:
+    """Look a case's model up: by name, or in a file.
+
+    Raises
+    ------
+    LookupError
+        The catalog has no such model or file type.
+    ValueError
+        The file cannot be read.
+    """
+    path = Path(case.architecture)
+    if path.suffix == ".gguf":
+        return _from_gguf(path)
+    if path.suffix == ".json" or path.is_dir():
+        shape = _from_config(path if path.suffix == ".json" else path / "config.json")
+    else:
+        shape = models.find(case.architecture).architecture
+    return shape, weights.account(shape, case.quant, case.weights_bytes)
+
+
+def load_of(architecture: Architecture, account: WeightAccount, case: Case) -> workload.Load:
+    """Return what a case asks of the hardware, at the middle of what it reads or writes."""
+    if case.phase == "prefill":
+        depth = case.depth + case.n_prompt / 2
+    else:
+        depth = case.depth + case.n_prompt + case.n_generate / 2
+    return workload.of(
+        architecture,
+        account,
+        depth,
+        memory.kv_bytes_per_element(case.kv_type),
+        speed.unpacking_work(case.quant),
+    )
+
+
+def place_of(device: Device, *, desktop: bool = False) -> fit.Place:
+    """Return what a device offers to a model.
+
+    Parameters
+    ----------
+    device
+        Of the catalog. A kind of RAM has no size; it counts as endless.
+    desktop
+        A screen draws on the same memory.
+    """
+    if device.memory_bytes is None:
+        usable = _ENDLESS
+    else:
+        usable = fit.usable_bytes(
+            device.kind, device.memory_bytes, device.backend, desktop=desktop
+        )
+    return fit.Place(
+        device.name,
+        usable,
+        device.backend,
+        shares_host_memory=device.kind == "unified",
+        compute_capability=device.compute_capability,
+        multiprocessors=device.multiprocessors,
+    )
+
+
+def _places(device: Device, n_devices: int) -> tuple[tuple[fit.Place, ...], fit.Place | None]:
+    if device.kind == "ram":
+        return (), place_of(device)
+    host = fit.Place("system RAM", _ENDLESS, "CPU") if device.kind == "discrete" else None
+    return (place_of(device),) * n_devices, host
+
+
+def _layers(case: Case, found: fit.Fit) -> int:
+    """Return how many layers go to the GPU: those asked for, or those that fit."""
+    if case.n_gpu_layers is None:
+        return found.n_gpu_layers if found.runs else found.n_layers
+    # Negative means all, as for llama-cpp-python.
+    asked = case.n_gpu_layers if case.n_gpu_layers >= 0 else found.n_layers
+    return min(asked, found.n_layers)
+
+
+def _shares(device: Device, ram: Device, n_devices: int, on_gpu: float) -> list[Share]:
+    if device.kind == "ram":
+        return [Share(device)]
+    shares = [Share(device, on_gpu / n_devices)] * n_devices if on_gpu else []
+    # The first layers are the ones that stay behind.
+    return [Share(ram, 1 - on_gpu), *shares] if on_gpu < 1 else shares
+
+
+def _notes(
+    case: Case,
+    architecture: Architecture,
+    device: Device,
+    found: fit.Fit,
+    layers: int,
+    fits: bool,
+    ram: Device,
+) -> Iterator[str]:
+    if device.memory_bytes is None:
+        yield "whether it fits depends on how much RAM there is"
+    elif not found.fits and case.n_gpu_layers is None:
+        yield f"does not fit: {units.memory(-found.margin_bytes)} too much"
+    elif not fits:
+        yield f"does not fit: at most {found.n_gpu_layers} of {found.n_layers} layers do"
+    if layers < found.n_layers:
+        yield f"{layers} of {found.n_layers} layers on the GPU, the others in {ram.name}"
+    if case.n_ctx > architecture.context_length:
+        yield f"the model was trained for {architecture.context_length:,} tokens"
+
+
+def _check(case: Case) -> None:
+    for name in ("n_prompt", "n_generate", "depth"):
+        if getattr(case, name) < 0:
+            raise ValueError(f"{name} is {getattr(case, name)}. Give 0 or more tokens.")
+    if case.context is not None and case.context < 1:
+        raise ValueError(f"A context of {case.context} tokens holds nothing. Give at least 1.")
+    if not 1 <= case.n_devices <= _MOST_DEVICES:
+        raise ValueError(f"n_devices is {case.n_devices}. Give 1 to {_MOST_DEVICES}.")
+
+
+@functools.cache
+def _from_gguf(path: Path) -> tuple[Architecture, WeightAccount]:
+    from guidebook import gguf_files
+
+    found = gguf_files.inspect(path)
+    shape = architectures.from_gguf_metadata(
+        found.metadata, tied_embeddings=found.tied_embeddings
+    )
+    return shape, weights.from_gguf(found)
+
+
+@functools.cache
+def _from_config(path: Path) -> Architecture:
+    try:
+        return architectures.from_config(json.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from error
