@@ -14,12 +14,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 from guidebook import speed, weights, workload
 from guidebook.architecture import Architecture
 from guidebook.catalog import hardware, models
-from guidebook.catalog.hardware import Device
+from guidebook.catalog.hardware import Backend, Device
 from guidebook.speed import Coefficients, Interval, Model, Phase
 
 # No memory is read at more than about 95 % of its rated bandwidth: refresh and bank conflicts.
@@ -294,9 +294,7 @@ def _solve(equations: Iterable[_Equation]) -> dict[str, float]:
     # The parameters differ by orders of magnitude; scaled to their rows they do not.
     scale = np.abs(matrix).max(axis=0)
     scaled = matrix / scale
-    lowest = np.array(
-        [_LEAST_BANDWIDTH if name.endswith(".bandwidth") else 0.0 for name in names]
-    )
+    lowest = np.array([_LEAST_BANDWIDTH if name.endswith(".bandwidth") else 0.0 for name in names])
     found = least_squares(
         lambda x: scaled @ x - target,
         x0=lowest * scale + 0.1,
@@ -369,6 +367,11 @@ def _rounded(value: float) -> float:
 # --- The tables ------------------------------------------------------------------------------
 
 _GIB = 1024**3
+_SPEEDS: tuple[tuple[str, Phase, int], ...] = (
+    ("tg128_tok_s", "decode", 128),
+    ("pp512_tok_s", "prefill", 512),
+    ("pp2048_tok_s", "prefill", 2048),
+)
 
 
 def _rows(table: str) -> list[dict[str, str]]:
@@ -380,7 +383,7 @@ def _devices(table: str) -> dict[tuple[str, str], Device]:
     """Return the devices of a table by the name and backend that it gives them."""
     return {
         (row["name"], row["backend"]): replace(
-            hardware.find(row["device"]), backend=row["backend"]
+            hardware.find(row["device"]), backend=cast(Backend, row["backend"])
         )
         for row in _rows("devices")
         if row["table"] == table
@@ -392,16 +395,8 @@ def _scoreboards() -> Iterable[Observation]:
     devices = _devices(table)
     for row in _rows(table):
         device = devices.get((row["device"], row["backend"]))
-        if device is None:
-            continue
-        for column, phase, n_tokens in (
-            ("tg128_tok_s", "decode", 128),
-            ("pp512_tok_s", "prefill", 512),
-        ):
-            if row[column]:
-                yield _observation(
-                    table, device, "llama-2-7b", "Q4_0", 3.56, phase, n_tokens, row[column]
-                )
+        if device is not None:
+            yield from _speeds(table, device, "llama-2-7b", "Q4_0", 3.56, row)
 
 
 def _apple() -> Iterable[Observation]:
@@ -424,21 +419,8 @@ def _gpt_oss() -> Iterable[Observation]:
     table = "llamacpp_15396_gptoss"
     devices = _devices(table)
     for row in _rows(table):
-        for column, phase, n_tokens in (
-            ("tg128_tok_s", "decode", 128),
-            ("pp2048_tok_s", "prefill", 2048),
-        ):
-            if row[column]:
-                yield _observation(
-                    table,
-                    devices[row["device"], row["backend"]],
-                    row["model"],
-                    row["quant"],
-                    None,
-                    phase,
-                    n_tokens,
-                    row[column],
-                )
+        device = devices[row["device"], row["backend"]]
+        yield from _speeds(table, device, row["model"], row["quant"], None, row)
 
 
 def _ollama() -> Iterable[Observation]:
@@ -460,6 +442,19 @@ def _ollama() -> Iterable[Observation]:
                 yield _observation(
                     table, device, model, quant, None, "decode", 256, row["eval_tok_s"]
                 )
+
+
+def _speeds(
+    table: str,
+    device: Device,
+    model: str,
+    quant: str,
+    size_gib: float | None,
+    row: Mapping[str, str],
+) -> Iterable[Observation]:
+    for column, phase, n_tokens in _SPEEDS:
+        if row.get(column):
+            yield _observation(table, device, model, quant, size_gib, phase, n_tokens, row[column])
 
 
 def _observation(

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
 
-from guidebook import planner
+from guidebook import planner, units
 from guidebook.planner import Answer, Case
 
 ANSWER_COLUMNS = (
@@ -104,6 +104,27 @@ def write(rows: Sequence[Mapping[str, Any]], stream: TextIO, *, as_json: bool) -
     writer.writerows({name: _as_text(value) for name, value in row.items()} for row in rows)
 
 
+def show(row: Mapping[str, Any]) -> str:
+    """Lay one answered row out for reading."""
+    fits = {True: "yes", False: "no", None: units.UNKNOWN}[row["fits"]]
+    lines = {
+        "Weights": units.memory(row["weights_bytes"]),
+        "KV cache": units.memory(row["kv_cache_bytes"]),
+        "Compute buffers": units.memory(row["compute_bytes"]),
+        "Runtime": units.memory(row["overhead_bytes"]),
+        "Total": units.memory(row["total_bytes"]),
+        "Fits": fits,
+        "Speed": units.UNKNOWN,
+        "90 % interval": units.UNKNOWN,
+    }
+    if row["tokens_per_second"] is not None:
+        lines["Speed"] = units.quantity(row["tokens_per_second"], "tokens/s")
+        lines["90 % interval"] = f"{units.number(row['low'])} to {units.number(row['high'])}"
+    width = max(len(name) for name in lines)
+    body = "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
+    return f"{body}\n\n{row['note']}" if row["note"] else body
+
+
 def _as_columns(answer: Answer) -> dict[str, Any]:
     found = {name: getattr(answer, name) for name in ANSWER_COLUMNS}
     for name in ("tokens_per_second", "low", "high"):
@@ -113,7 +134,7 @@ def _as_columns(answer: Answer) -> dict[str, Any]:
     return found
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The command ``guidebook``: describe this machine, run chapters headless."""
+"""The command ``guidebook``: describe this machine, predict, plan, run chapters headless."""
 
 # ruff: noqa: T201 - printing is what a command line is for
 from __future__ import annotations
@@ -28,6 +28,40 @@ exit codes: 0 every chapter is done, 1 a chapter failed, 2 bad usage, 130 interr
 """
 
 
+_PREDICT_EPILOG = """\
+FILE has the columns hardware, architecture and, where wanted, quant, weights_bytes, n_devices,
+n_prompt, n_generate, depth, context, flash_attention, kv_type, n_gpu_layers; what is empty keeps
+its default, other columns pass through. Each row comes back with memory in bytes, whether it fits,
+tokens/s with a 90 % interval, and a note. A row that cannot be answered says why in its note.
+
+A prompt without tokens to generate asks for prefill, everything else for decoding, on average over
+the generated tokens.
+
+  guidebook predict "GeForce RTX 3090" llama-3-8b --quant Q4_K_M --depth 4096
+  guidebook predict --cases cases.csv > answers.csv
+"""
+
+_CALIBRATE_EPILOG = """\
+For each table of published measurements: the mean absolute error of predictions for devices that
+were left out of the fit, beside other tools' errors on the same rows. --rows lists every
+measurement. --write stores the coefficients in the package's catalog/speed.json.
+"""
+
+
+_CASE_OPTIONS = {
+    "quant": "file type of the weights (default: Q4_K_M)",
+    "weights_bytes": "size of the real file, where it is known",
+    "n_devices": "so many of the same device (default: 1)",
+    "n_prompt": "tokens of the prompt (default: 0)",
+    "n_generate": "tokens to generate (default: 128; 0 if there is a prompt)",
+    "depth": "tokens in the context before (default: 0)",
+    "context": "context to allocate (default: what the tokens need)",
+    "flash_attention": "1 or 0 (default: 1)",
+    "kv_type": "type of the KV cache: f16, q8_0, q4_0, or keys/values as q8_0/f16",
+    "n_gpu_layers": "layers on the GPU (default: as many as fit)",
+}
+
+
 class UsageError(ValueError):
     """The command line asks for something that cannot be done."""
 
@@ -40,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return USAGE_ERROR
     try:
-        code = _machine(options) if options.command == "machine" else _run(options)
+        code = _COMMANDS[options.command](options)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -74,6 +108,10 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="measure memory bandwidth and arithmetic too (some seconds)",
     )
+
+    _add_predict(commands)
+    _add_plan(commands)
+    _add_calibrate(commands)
 
     run = commands.add_parser(
         "run",
@@ -121,6 +159,55 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    predict = commands.add_parser(
+        "predict",
+        help="say whether a model fits on a device, and how fast it runs",
+        description="Predict memory and speed of a model on a device, or of a table of cases.",
+        epilog=_PREDICT_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    predict.add_argument("hardware", nargs="?", help="a device of the catalog")
+    predict.add_argument(
+        "architecture", nargs="?", help="a model of the catalog, a .gguf file, or a config.json"
+    )
+    predict.add_argument("--cases", type=Path, metavar="FILE", help="a CSV file, one case a row")
+    for name, meaning in _CASE_OPTIONS.items():
+        predict.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="X", help=meaning)
+    predict.add_argument("--ram", metavar="NAME", help="where layers go that a GPU has no room for")
+    predict.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    plan = commands.add_parser(
+        "plan",
+        help="say what runs best on this machine",
+        description="For each use, the models that fit this machine and are fast enough, with the "
+        "command that starts them.",
+    )
+    plan.add_argument("--hardware", metavar="NAME", help="plan for a device of the catalog instead")
+    plan.add_argument(
+        "--n-devices", type=_positive, default=1, metavar="N", help="so many of them (default: 1)"
+    )
+    plan.add_argument("--ram", metavar="NAME", help="its kind of RAM, as in the catalog")
+    plan.add_argument(
+        "--ram-gib", type=_positive, default=32, metavar="N", help="its RAM (default: 32)"
+    )
+    plan.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="fit the speed model and check it on devices left out of the fit",
+        description="Fit the speed model to published measurements, and check it.",
+        epilog=_CALIBRATE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    calibrate.add_argument("--rows", action="store_true", help="list every measurement")
+    calibrate.add_argument("--write", action="store_true", help="store the coefficients")
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -144,6 +231,74 @@ def _machine(options: argparse.Namespace) -> int:
         print(json.dumps(machine.to_dict(here, measured), indent=2))
     else:
         print(machine.show(here, measured))
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from guidebook import cases, planner
+
+    ram = options.ram or planner.DEFAULT_RAM
+    given = {name: getattr(options, name) for name in ("hardware", "architecture", *_CASE_OPTIONS)}
+    row = {name: value for name, value in given.items() if value is not None}
+    if options.cases is not None:
+        if row:
+            raise UsageError("Give cases in a file, or one case as options, not both.")
+        try:
+            rows = cases.read(options.cases)
+        except cases.CasesError as error:
+            raise UsageError(str(error)) from error
+        cases.write(cases.answer_rows(rows, ram), sys.stdout, as_json=options.json)
+        return 0
+    if "hardware" not in row or "architecture" not in row:
+        raise UsageError("Give a device and a model, or --cases FILE; see --help.")
+    answered = cases.answer_row(row, ram)
+    if options.json:
+        cases.write([answered], sys.stdout, as_json=True)
+    elif answered["total_bytes"] is None:
+        raise UsageError(answered["note"])
+    else:
+        print(cases.show(answered))
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    import json
+
+    from guidebook import machine, plan, planner, units
+    from guidebook.machine import rates
+
+    if options.hardware is None:
+        here = machine.describe()
+        on_gpu = any(gpu.kind != "other" for gpu in here.gpus)
+        measured = (None, None) if on_gpu else (rates.memory_bandwidth(), rates.matrix_flops())
+        wanted = plan.rig_of(here, *measured)
+    else:
+        try:
+            wanted = plan.rig(
+                options.hardware,
+                options.n_devices,
+                options.ram or planner.DEFAULT_RAM,
+                options.ram_gib * units.GIB,
+            )
+        except LookupError as error:
+            raise UsageError(str(error.args[0])) from error
+    print(json.dumps(plan.to_dict(wanted), indent=2) if options.json else plan.show(wanted))
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    import json
+    from importlib import resources
+
+    from guidebook import calibration, scoreboard
+    from guidebook.tables import table
+
+    model, checks = calibration.calibrate()
+    print(table(scoreboard.devices(checks) if options.rows else scoreboard.summary(checks)))
+    if options.write:
+        path = Path(str(resources.files("guidebook.catalog"))) / "speed.json"
+        path.write_text(json.dumps(calibration.to_dict(model), indent=2) + "\n", "utf-8")
+        print(f"\nWritten to {path.name}", file=sys.stderr)
     return 0
 
 
@@ -263,6 +418,14 @@ def _line(run: ChapterRun) -> str:
     error = f": {run.error}" if run.error else ""
     return f"{run.chapter}: {run.status}{time_taken}{error}"
 
+
+_COMMANDS = {
+    "machine": _machine,
+    "predict": _predict,
+    "plan": _plan,
+    "calibrate": _calibrate,
+    "run": _run,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -22,8 +22,10 @@ _F32 = 4
 _F16 = 2
 _I32 = 4
 _I64 = 8
-# Families that pick the rows to answer for after the last layer, not inside it.
-_LATE_OUTPUTS = frozenset({"gpt-oss"})
+# Families that pick the rows to answer for after the last layer, not inside it, and keep what
+# they pick from: the layer's result, or what the final norm makes of it.
+_PICK_BEFORE_NORM = frozenset({"gpt-oss"})
+_PICK_AFTER_NORM = frozenset({"gemma4", "nemotron_h", "qwen35", "qwen35moe", "qwen3next"})
 _ENDLESS = 1 << 62
 
 
@@ -188,15 +190,19 @@ class _Builder:
         self._inputs(positions)
         out_ids = g.input(s.n_outputs * _I32)
         plan = _layer_plan(a)
-        late = a.name in _LATE_OUTPUTS
         for kind, is_expert in plan[:-1]:
             stream = self._layer(stream, kind, is_expert, None)
         kind, is_expert = plan[-1]
-        stream = self._layer(stream, kind, is_expert, None if late else out_ids)
-        if late:
+        is_late = a.name in _PICK_BEFORE_NORM | _PICK_AFTER_NORM
+        stream = self._layer(stream, kind, is_expert, None if is_late else out_ids)
+        if a.name in _PICK_AFTER_NORM:
+            stream = self._norm(stream, s.n_tokens * hidden)
+        if is_late:
             stream.uses += 1  # an output of the graph: never freed
             stream = g.op(s.n_outputs * hidden, stream, out_ids)
-        norm = self._norm(stream, s.n_outputs * hidden)
+        norm = stream
+        if a.name not in _PICK_AFTER_NORM:
+            norm = self._norm(stream, s.n_outputs * hidden)
         g.op(s.n_outputs * a.n_vocab * _F32, norm)
         return g.peak()
 
@@ -253,7 +259,10 @@ class _Builder:
         q_bytes, k_bytes = n * a.n_heads * size * _F32, n * heads * size * _F32
         v_bytes, o_bytes = n * heads * v_size * _F32, n * a.n_heads * v_size * _F32
         keys, values, mask = self.masks[kind]
-        query = g.op(q_bytes, x)
+        query, gate = g.op(q_bytes * (1 + a.gated_attention), x), None
+        if a.gated_attention:
+            both = query
+            query = self._norm(both, q_bytes)
         query = g.op(q_bytes, query, self.positions)
         if self.rotate_k:
             query = g.op(q_bytes, self.rotate_k, query)
@@ -269,6 +278,8 @@ class _Builder:
         if self.rotate_k:
             key = g.op(k_bytes, self.rotate_k, key)
         value = value or make_value()
+        if a.gated_attention:
+            gate = g.op(q_bytes, both)
         g.op(0, key, keys)
         g.op(0, value, values)
         cells = s.n_kv_window if window else s.n_kv
@@ -282,6 +293,8 @@ class _Builder:
             out = g.op(o_bytes, out)
         if self.rotate_v:
             out = g.op(o_bytes, self.rotate_v, out)
+        if gate is not None:
+            out = g.op(o_bytes, out, gate, inplace=True)
         return g.op(n * a.hidden_size * _F32, out)
 
     def _latent_attention(self, x: _Tensor) -> _Tensor:
@@ -316,8 +329,12 @@ class _Builder:
         return g.op(n * a.hidden_size, out)
 
     def _recurrent(self, x: _Tensor) -> _Tensor:
+        """Add a mixer, roughly: all its projections, and as much again for their convolution."""
         a, s, g = self.a, self.s, self.g
-        return g.op(s.n_tokens * a.hidden_size * _F32, x)
+        wide = s.n_tokens * (a.recurrent_weights // a.hidden_size) * _F32
+        projected = g.op(wide, x)
+        mixed = g.op(wide, projected)
+        return g.op(s.n_tokens * a.hidden_size * _F32, mixed)
 
     def _dense(self, x: _Tensor, rows: int, width: int) -> _Tensor:
         a, g = self.a, self.g

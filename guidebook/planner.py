@@ -1,4 +1,4 @@
-"""Answers one question: this model, on this hardware, with these settings; does it fit, how fast?
+"""Answers one question: does this model fit on this hardware, and how fast does it run.
 
 It brings together what a model is (architecture and weights), what that takes (memory, fit) and
 how long it takes (speed).
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from guidebook import fit, memory, speed, units, weights, workload
 from guidebook import architecture as architectures
+from guidebook import fit, memory, speed, units, weights, workload
 from guidebook.architecture import Architecture
 from guidebook.catalog import hardware, models
 from guidebook.catalog.hardware import Device
@@ -126,7 +126,10 @@ class Answer:
 
 
 def answer(case: Case, ram: str = DEFAULT_RAM) -> Answer:
-    """Answer one question; what cannot be answered says so in ``note``."""
+    """Answer one question; what cannot be answered says so in ``note``.
+
+    ``ram`` is where layers go that a graphics card has no room for.
+    """
     try:
         device = hardware.find(case.hardware)
         architecture, account = model_of(case)
@@ -141,6 +144,7 @@ def predict(
     account: WeightAccount,
     case: Case,
     ram: Device,
+    ram_bytes: int | None = None,
 ) -> Answer:
     """Answer a question about a device and a model that are already looked up.
 
@@ -152,8 +156,9 @@ def predict(
         The model and its weights.
     case
         Settings; its names are not read.
-    ram
-        Where the layers go that the device has no room for.
+    ram, ram_bytes
+        Where the layers go that the device has no room for, and how much of it there is; None:
+        enough.
 
     Raises
     ------
@@ -171,7 +176,7 @@ def predict(
         compute_capability=device.compute_capability,
         multiprocessors=device.multiprocessors,
     )
-    gpus, host = _places(device, case.n_devices)
+    gpus, host = _places(device, case.n_devices, ram_bytes)
     setup = fit.Setup(case.n_ctx, flash_attention=case.flash_attention, kv_type=case.kv_type)
     found = fit.fit(architecture, account, gpus, host, setup)
     layers = _layers(case, found)
@@ -180,7 +185,7 @@ def predict(
     fits = found.fits if case.n_gpu_layers is None else as_asked
     notes = list(_notes(case, architecture, device, found, layers, fits, ram))
     prediction = None
-    if found.runs or device.kind == "discrete":
+    if found.runs:
         prediction = speed.predict(
             _shares(device, ram, case.n_devices, layers / found.n_layers if gpus else 0.0),
             load_of(architecture, account, case),
@@ -252,9 +257,7 @@ def place_of(device: Device, *, desktop: bool = False) -> fit.Place:
     if device.memory_bytes is None:
         usable = _ENDLESS
     else:
-        usable = fit.usable_bytes(
-            device.kind, device.memory_bytes, device.backend, desktop=desktop
-        )
+        usable = fit.usable_bytes(device.kind, device.memory_bytes, device.backend, desktop=desktop)
     return fit.Place(
         device.name,
         usable,
@@ -265,11 +268,14 @@ def place_of(device: Device, *, desktop: bool = False) -> fit.Place:
     )
 
 
-def _places(device: Device, n_devices: int) -> tuple[tuple[fit.Place, ...], fit.Place | None]:
+def _places(
+    device: Device, n_devices: int, ram_bytes: int | None
+) -> tuple[tuple[fit.Place, ...], fit.Place | None]:
+    usable = _ENDLESS if ram_bytes is None else fit.usable_bytes("ram", ram_bytes, "CPU")
+    host = fit.Place("system RAM", usable, "CPU")
     if device.kind == "ram":
-        return (), place_of(device)
-    host = fit.Place("system RAM", _ENDLESS, "CPU") if device.kind == "discrete" else None
-    return (place_of(device),) * n_devices, host
+        return (), host if device.memory_bytes is None else place_of(device)
+    return (place_of(device),) * n_devices, host if device.kind == "discrete" else None
 
 
 def _layers(case: Case, found: fit.Fit) -> int:
@@ -300,11 +306,13 @@ def _notes(
 ) -> Iterator[str]:
     if device.memory_bytes is None:
         yield "whether it fits depends on how much RAM there is"
+    elif not found.runs:
+        yield f"does not run: {units.memory(-found.margin_bytes)} too much, and no other memory"
     elif not found.fits and case.n_gpu_layers is None:
         yield f"does not fit: {units.memory(-found.margin_bytes)} too much"
     elif not fits:
         yield f"does not fit: at most {found.n_gpu_layers} of {found.n_layers} layers do"
-    if layers < found.n_layers:
+    if found.runs and layers < found.n_layers:
         yield f"{layers} of {found.n_layers} layers on the GPU, the others in {ram.name}"
     if case.n_ctx > architecture.context_length:
         yield f"the model was trained for {architecture.context_length:,} tokens"
@@ -325,9 +333,7 @@ def _from_gguf(path: Path) -> tuple[Architecture, WeightAccount]:
     from guidebook import gguf_files
 
     found = gguf_files.inspect(path)
-    shape = architectures.from_gguf_metadata(
-        found.metadata, tied_embeddings=found.tied_embeddings
-    )
+    shape = architectures.from_gguf_metadata(found.metadata, tied_embeddings=found.tied_embeddings)
     return shape, weights.from_gguf(found)
 
 

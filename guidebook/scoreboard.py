@@ -68,9 +68,7 @@ def peer_case(o: Observation) -> peers.Case:
     account = weights.account(a, o.quant, o.weights_bytes)
     return peers.Case(
         n_weights=account.n_weights,
-        n_active_weights=(
-            models.find(o.model).n_active_weights if a.is_moe else account.n_weights
-        ),
+        n_active_weights=(models.find(o.model).n_active_weights if a.is_moe else account.n_weights),
         bits_per_weight=account.bits_per_weight,
         weights_bytes=account.total_bytes,
         n_layers=a.n_layers,

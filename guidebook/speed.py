@@ -30,7 +30,7 @@ from guidebook.catalog.hardware import Device
 from guidebook.workload import FLOP_PER_WEIGHT, Load
 
 DEFAULT_N_UBATCH = 512
-# Compute capabilities of chips with many tensor cores per 32-bit unit: V100, A100, H100, B200, B300.
+# Chips with many tensor cores per 32-bit unit: V100, A100, H100, B200, B300.
 _DATA_CENTRE = (7.0, 8.0, 9.0, 10.0, 10.3)
 # Where a data sheet names no clock: near the middle of today's chips.
 _USUAL_CLOCK = 2.0e9
@@ -268,7 +268,7 @@ def seconds(
     """Return how long one decoded token, or a prompt of ``n_tokens``, takes on one device."""
     figures = (model or calibrated()).coefficients[family(device)]
     return sum(
-        getattr(figures, name) * amount
+        float(getattr(figures, name)) * amount
         for name, amount in terms(device, load, phase, n_tokens).items()
     )
 
@@ -346,9 +346,7 @@ def interval_group(device: Device, phase: Phase, moe: bool) -> str:
     return f"{chips}, {phase}{', experts' if moe else ''}"
 
 
-def _prefill_seconds(
-    shares: Sequence[Share], load: Load, n_tokens: int, model: Model
-) -> float:
+def _prefill_seconds(shares: Sequence[Share], load: Load, n_tokens: int, model: Model) -> float:
     """Return the time of a prompt: devices of one kind work on different batches at once."""
     gpus = [share for share in shares if share.device.kind != "ram"]
     rest = sum(share.fraction for share in shares if share.device.kind == "ram")
@@ -387,8 +385,13 @@ def _interval(
 
 def _interval_of(device: Device, phase: Phase, moe: bool, model: Model) -> tuple[Interval, str]:
     name = interval_group(device, phase, moe)
-    interval = model.intervals.get(name)
-    if interval is None or interval.n_devices < _LEAST_DEVICES:
+    interval = _known(name, model)
+    if interval is None and moe:
+        # Models with experts on such a device: as dense ones, less certain.
+        name = interval_group(device, phase, False)
+        dense = _known(name, model)
+        interval = dense.widened(1.5) if dense else None
+    if interval is None:
         return _UNCALIBRATED, (
             f"uncalibrated: fewer than {_LEAST_DEVICES} devices were measured ({name}); a factor "
             "of three either way"
@@ -407,6 +410,11 @@ def _interval_of(device: Device, phase: Phase, moe: bool, model: Model) -> tuple
     return interval, (
         f"uncalibrated: this device was not measured, others of its family were; {basis}"
     )
+
+
+def _known(name: str, model: Model) -> Interval | None:
+    interval = model.intervals.get(name)
+    return interval if interval and interval.n_devices >= _LEAST_DEVICES else None
 
 
 @functools.cache
