@@ -26,9 +26,9 @@ from guidebook.speed import Coefficients, Interval, Model, Phase
 _LEAST_BANDWIDTH = 1 / 0.95
 # Relative error from which on a measurement counts as an outlier.
 _OUTLIER = 0.08
-# One published pair (RTX 4090, Llama-3-8B Q4_K_M: 15 % slower at 8,192 tokens than at 512) makes
-# reading the KV cache take 1.4 times its bytes over the rated bandwidth. Not fitted.
-_KV = 1.4
+# Reading the KV cache: one published pair (RTX 4090, Llama-3-8B Q4_K_M, 15 % slower at 8,192 tokens
+# than at 512) is reproduced with 1.1 times its bytes over the rated bandwidth. Not fitted.
+_KV = 1.1
 # Half of a processor's peak in matrix products. Not fitted: no table names the processor's peak.
 _CPU_PROMPT = 2.0
 _COVERAGE = 0.9
@@ -184,10 +184,12 @@ def fit(found: Sequence[Observation]) -> Model:
     )
 
 
-def cross_validate(found: Sequence[Observation]) -> tuple[Check, ...]:
-    """Predict every measurement by a model fitted without its device."""
+def cross_validate(
+    found: Sequence[Observation], devices: Iterable[str] | None = None
+) -> tuple[Check, ...]:
+    """Predict measurements by a model fitted without their device: all, or of some devices."""
     checks = []
-    for name in sorted({o.device.name for o in found}):
+    for name in sorted({o.device.name for o in found} if devices is None else set(devices)):
         model = fit([o for o in found if o.device.name != name])
         for o in found:
             if o.device.name == name:
@@ -204,6 +206,18 @@ def calibrate(found: Sequence[Observation] | None = None) -> tuple[Model, tuple[
     found = observations() if found is None else found
     checks = cross_validate(found)
     return replace(fit(found), intervals=_intervals(checks)), checks
+
+
+def parameters(family: str, phase: Phase, *, moe: bool) -> tuple[str, ...]:
+    """Return the names of the parameters that measurements of this kind are fitted with."""
+    if phase == "decode":
+        layer = "moe_layer" if moe else "layer"
+        found = _parameters(family)
+        return tuple(name for part in ("bandwidth", layer, "weight") for name in found[part])
+    if family not in _PROMPT or (moe and _PROMPT[family][2] is None):
+        return ()
+    weight, layer, moe_layer = _PROMPT[family]
+    return tuple(f"prompt.{name}" for name in (weight, moe_layer if moe else layer) if name)
 
 
 def to_dict(model: Model) -> dict[str, Any]:

@@ -162,14 +162,14 @@ def choices(wanted: Rig, use: Use, most: int = 3) -> list[Choice]:
 
     Fast enough is the low end of the predicted interval. Best is the largest, by
     :func:`size_rank`; of models of one shape the newest. Each comes in the best quantization that
-    is fast enough.
+    fits whole and is fast enough, or, where none fits, in the smallest.
     """
     found: list[Choice] = []
     ranked = sorted(_candidates(), key=lambda model: model.released, reverse=True)
     for model in sorted(ranked, key=size_rank, reverse=True):
         if len(found) == most:
             break
-        if model.architecture not in (choice.model.architecture for choice in found):
+        if not any(_same_shape(model, choice.model) for choice in found):
             choice = _best(wanted, model, use)
             if choice is not None:
                 found.append(choice)
@@ -226,14 +226,27 @@ def _candidates() -> Iterator[Model]:
     return (model for model in models.all() if newest - model.released <= _RECENT)
 
 
+def _same_shape(one: Model, other: Model) -> bool:
+    return replace(one.architecture, context_length=0) == replace(
+        other.architecture, context_length=0
+    )
+
+
 def _best(wanted: Rig, model: Model, use: Use) -> Choice | None:
+    """Choose the best file that lies on the device whole, or else the smallest, split with RAM."""
     if use.context > model.architecture.context_length:
         return None
-    for quant in _NATIVE.get(model.architecture.name, _QUANTS):
-        case = Case(wanted.device.name, model.name, quant, depth=use.depth, context=use.context)
-        answer = wanted.answer(model, case)
-        if answer.low is not None and answer.low >= use.least_speed:
-            return Choice(model, case, answer)
+    found = [
+        Choice(model, case, wanted.answer(model, case))
+        for quant in _NATIVE.get(model.architecture.name, _QUANTS)
+        for case in [
+            Case(wanted.device.name, model.name, quant, depth=use.depth, context=use.context)
+        ]
+    ]
+    whole = [choice for choice in found if choice.answer.fits]
+    for choice in whole or found[-1:]:
+        if choice.answer.low is not None and choice.answer.low >= use.least_speed:
+            return choice
     return None
 
 

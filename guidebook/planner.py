@@ -221,9 +221,10 @@ def model_of(case: Case) -> tuple[Architecture, WeightAccount]:
     """
     path = Path(case.architecture)
     if path.suffix == ".gguf":
-        return _from_gguf(path)
+        return _from_gguf(path, _stamp(path))
     if path.suffix == ".json" or path.is_dir():
-        shape = _from_config(path if path.suffix == ".json" else path / "config.json")
+        config = path if path.suffix == ".json" else path / "config.json"
+        shape = _from_config(config, _stamp(config))
     else:
         shape = models.find(case.architecture).architecture
     return shape, weights.account(shape, case.quant, case.weights_bytes)
@@ -328,8 +329,17 @@ def _check(case: Case) -> None:
         raise ValueError(f"n_devices is {case.n_devices}. Give 1 to {_MOST_DEVICES}.")
 
 
-@functools.cache
-def _from_gguf(path: Path) -> tuple[Architecture, WeightAccount]:
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return what changes with a file's content, so that no old content is remembered."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None  # Reading it will say what is wrong.
+    return status.st_mtime_ns, status.st_size
+
+
+@functools.lru_cache(maxsize=64)
+def _from_gguf(path: Path, _: tuple[int, int] | None) -> tuple[Architecture, WeightAccount]:
     from guidebook import gguf_files
 
     found = gguf_files.inspect(path)
@@ -337,8 +347,8 @@ def _from_gguf(path: Path) -> tuple[Architecture, WeightAccount]:
     return shape, weights.from_gguf(found)
 
 
-@functools.cache
-def _from_config(path: Path) -> Architecture:
+@functools.lru_cache(maxsize=64)
+def _from_config(path: Path, _: tuple[int, int] | None) -> Architecture:
     try:
         return architectures.from_config(json.loads(path.read_text("utf-8")))
     except OSError as error:

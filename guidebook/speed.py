@@ -43,6 +43,11 @@ _HOP_SECONDS = 100e-6
 # x16 sustains about half of the rated 31.5 GB/s. An assumption.
 _PCIE_BANDWIDTH = 16e9
 
+# Attention multiplies 16-bit numbers, quantized weights are multiplied in 8 bits at twice the rate.
+_ATTENTION_WORK = 2.0
+# What depth and low-bit types cost may be this much more or less than predicted.
+_UNSURE_MOST = 2.0
+_UNSURE_LEAST = 0.9
 # With fewer devices behind it, an interval says nothing.
 _LEAST_DEVICES = 3
 
@@ -253,7 +258,8 @@ def terms(device: Device, load: Load, phase: Phase, n_tokens: int = 1) -> dict[s
             "weight": FLOP_PER_WEIGHT * load.n_weights * load.decode_work / flops,
         }
     batches = math.ceil(n_tokens / DEFAULT_N_UBATCH)
-    operations = n_tokens * (FLOP_PER_WEIGHT * load.n_weights + load.attention_flop) / flops
+    work = FLOP_PER_WEIGHT * load.n_weights + _ATTENTION_WORK * load.attention_flop
+    operations = n_tokens * work / flops
     return {
         "bandwidth": batches * load.weights_bytes / device.bandwidth,
         "prompt_layer": batches * load.n_layers / clock,
@@ -303,16 +309,18 @@ def predict(
     if not shares or not math.isclose(sum(share.fraction for share in shares), 1, abs_tol=1e-6):
         raise ValueError("The shares of a model must add up to the whole model.")
     model = model or calibrated()
-    hops = len(shares) - 1
-    if phase == "decode":
-        total = hops * _HOP_SECONDS + sum(
-            seconds(share.device, load.part(share.fraction), "decode", model) for share in shares
-        )
-        speed = 1 / total
-    else:
-        speed = n_tokens / _prefill_seconds(shares, load, n_tokens, model)
+    time = _decode_seconds if phase == "decode" else _prefill_seconds
+    total = time(shares, load, n_tokens, model)
+    # Published tables hardly vary the depth and the low-bit types: these parts are less sure.
+    sure = time(shares, load.without_depth(), n_tokens, model)
     interval, basis = _interval(shares, phase, bool(load.n_moe_layers), model)
-    return Prediction(speed, speed * interval.low, speed * interval.high, basis)
+    tokens = 1 if phase == "decode" else n_tokens
+    return Prediction(
+        tokens_per_second=tokens / total,
+        low=interval.low * tokens / (sure + _UNSURE_MOST * (total - sure)),
+        high=interval.high * tokens / (sure + _UNSURE_LEAST * (total - sure)),
+        basis=basis,
+    )
 
 
 def is_calibrated(device: Device, model: Model | None = None) -> bool:
@@ -344,6 +352,13 @@ def interval_group(device: Device, phase: Phase, moe: bool) -> str:
     else:
         chips = {"Metal": "Apple", "CPU": "CPU"}.get(device.backend, "AMD and Intel")
     return f"{chips}, {phase}{', experts' if moe else ''}"
+
+
+def _decode_seconds(shares: Sequence[Share], load: Load, _: int, model: Model) -> float:
+    """Return the time of one token: one device after the other."""
+    return (len(shares) - 1) * _HOP_SECONDS + sum(
+        seconds(share.device, load.part(share.fraction), "decode", model) for share in shares
+    )
 
 
 def _prefill_seconds(shares: Sequence[Share], load: Load, n_tokens: int, model: Model) -> float:

@@ -55,6 +55,12 @@ class Load:
             attention_flop=self.attention_flop * fraction,
         )
 
+    def without_depth(self) -> Load:
+        """Return the load of the weights alone, as easy to unpack as 4-bit ones."""
+        return replace(
+            self, kv_bytes=0.0, attention_flop=0.0, decode_work=min(1.0, self.decode_work)
+        )
+
 
 def of(
     architecture: Architecture,

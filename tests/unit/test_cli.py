@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -230,3 +232,70 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+# --- predict, plan, calibrate ----------------------------------------------------------------
+
+
+def test_predict_answers_one_case_in_words(capsys):
+    assert cli.main(["predict", "rtx 3090", "llama-3-8b", "--context", "8192"]) == 0
+    text = capsys.readouterr().out
+    assert "1.00 GiB" in text
+    assert "tokens/s" in text
+    assert "left out of the fit" in text
+
+
+def test_predict_answers_a_table_with_the_same_rows(tmp_path, capsys):
+    path = tmp_path / "cases.csv"
+    path.write_text("id,hardware,architecture\na,RTX 3090,llama-3-8b\nb,Abacus,llama-3-8b\n")
+    assert cli.main(["predict", "--cases", str(path)]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["id"] for row in rows] == ["a", "b"]
+    assert float(rows[0]["low"]) < float(rows[0]["tokens_per_second"]) < float(rows[0]["high"])
+    assert "Abacus" in rows[1]["note"]
+
+
+def test_predict_writes_json(capsys):
+    assert cli.main(["predict", "rtx 3090", "llama-3-8b", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["fits"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict"], "Give a device and a model"),
+        (["predict", "rtx 3090"], "Give a device and a model"),
+        (["predict", "rtx 9999", "llama-3-8b"], "rtx 9999"),
+        (["predict", "rtx 3090", "llama-3-8b", "--depth", "deep"], "depth is 'deep'"),
+        (["predict", "--cases", "no-such.csv"], "cannot be read"),
+        (["predict", "rtx 3090", "llama-3-8b", "--cases", "x.csv"], "not both"),
+        (["plan", "--hardware", "rtx 9999"], "rtx 9999"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_is_bad_usage(arguments, said, capsys):
+    assert cli.main(arguments) == cli.USAGE_ERROR
+    assert said in capsys.readouterr().err
+
+
+def test_plan_names_models_and_commands(capsys):
+    assert cli.main(["plan", "--hardware", "rtx 3090", "--ram-gib", "64"]) == 0
+    text = capsys.readouterr().out
+    assert "GeForce RTX 3090, 64.0 GiB RAM" in text
+    assert "llama-server -m " in text
+
+
+def test_plan_for_this_machine_is_json_without_personal_data(capsys):
+    assert cli.main(["plan", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert {use["use"] for use in data["uses"]} >= {"chat", "coding"}
+    assert str(Path.home()) not in json.dumps(data)
+
+
+def test_calibrate_shows_the_planner_beside_other_tools(capsys):
+    assert cli.main(["calibrate"]) == 0
+    text = capsys.readouterr().out
+    assert "planner" in text
+    assert "llmfit" in text
+    assert cli.main(["calibrate", "--rows"]) == 0
+    assert "GeForce RTX 3090" in capsys.readouterr().out

@@ -7,9 +7,56 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "llama_cpp", "numpy", "matplotlib", "psutil", "papermill", "gguf")
-CORE = ("units", "claims", "architecture", "memory", "speed", "texts", "results", "tables")
-LIVE = ("models", "chapter", "engines", "measure", "figures", "machine", "runner", "cli", "derive")
+HEAVY = (
+    "torch",
+    "transformers",
+    "llama_cpp",
+    "numpy",
+    "scipy",
+    "matplotlib",
+    "psutil",
+    "papermill",
+    "gguf",
+)
+CORE = (
+    "architecture",
+    "cases",
+    "catalog.hardware",
+    "catalog.models",
+    "catalog.prices",
+    "catalog.quantizations",
+    "claims",
+    "compute_graph",
+    "fit",
+    "memory",
+    "peers",
+    "planner",
+    "quantization_recipe",
+    "results",
+    "speed",
+    "tables",
+    "texts",
+    "training",
+    "units",
+    "weights",
+    "workload",
+)
+LIVE = (
+    "calibration",
+    "chapter",
+    "cli",
+    "derive",
+    "engines",
+    "figures",
+    "machine",
+    "measure",
+    "measure.allocation",
+    "measure.blank_models",
+    "models",
+    "plan",
+    "runner",
+    "scoreboard",
+)
 
 
 def _python(code: str) -> str:

@@ -1,0 +1,1 @@
+"""Controls for JupyterLab; each stands on a function that answers without them."""
