@@ -25,7 +25,7 @@ from guidebook.speed import Coefficients, Interval, Model, Phase
 # No memory is read at more than about 95 % of its rated bandwidth: refresh and bank conflicts.
 _LEAST_BANDWIDTH = 1 / 0.95
 # Relative error from which on a measurement counts as an outlier.
-_OUTLIER = 0.08
+_OUTLIER = 0.15
 # Reading the KV cache: one published pair (RTX 4090, Llama-3-8B Q4_K_M, 15 % slower at 8,192 tokens
 # than at 512) is reproduced with 1.1 times its bytes over the rated bandwidth. Not fitted.
 _KV = 1.1

@@ -49,7 +49,7 @@ class Question:
 
     devices: tuple[str, ...] = (
         "GeForce RTX 4090",
-        "Apple M4 Max (40c)",
+        "Mac Studio M3 Ultra 96 GB (60c)",
         "NVIDIA DGX Spark (GB10)",
     )
     model: str = "llama-3.1-70b"
@@ -140,7 +140,7 @@ class Explorer:
             choice(f"Device {i}", names if i == 1 else [_NONE, *names], name)
             for i, name in enumerate(chosen, 1)
         ]
-        self.model = choice("Model", [model.name for model in models.every()], self._first.model)
+        self.model = choice("Model", [model.name for model in models.all()], self._first.model)
         self.quant = choice("Weights", QUANTS, self._first.quant)
         lengths = [(f"{n:,} tokens", n) for n in CONTEXTS]
         self.context = choice("Context", lengths, self._first.context)
@@ -192,16 +192,17 @@ def _row(name: str, asked: Question) -> dict[str, str]:
         case,
         hardware.find(planner.DEFAULT_RAM),
     )
-    interval = units.UNKNOWN
-    if answer.low is not None and answer.high is not None:
+    decode, interval = _NONE, _NONE
+    if answer.tokens_per_second is not None:
+        decode = units.number(answer.tokens_per_second)
         interval = f"{units.number(answer.low)} to {units.number(answer.high)}"
     return {
         "device": name,
         "memory": units.memory(device.memory_bytes),
         "needed": units.memory(answer.total_bytes),
         "fits": _fits(answer, architecture.n_layers + 1),
-        "decode (tokens/s)": "–" if answer.low is None else units.number(answer.tokens_per_second),
-        "90 % interval": "–" if answer.low is None else interval,
+        "decode (tokens/s)": decode,
+        "90 % interval": interval,
         "speed measured on it": "yes" if speed.is_calibrated(device) else "no",
         "price (USD)": price(name),
     }
@@ -213,6 +214,6 @@ def _fits(answer: Answer, n_layers: int) -> str:
     if answer.fits:
         return f"yes, {units.memory(answer.margin_bytes)} to spare"
     missing = f"no, {units.memory(-answer.margin_bytes)} too much"
-    if answer.low is None:
+    if answer.tokens_per_second is None:
         return missing
     return f"{missing}; {answer.n_gpu_layers} of {n_layers} layers on the GPU"
