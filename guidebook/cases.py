@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
@@ -121,8 +121,23 @@ def show(row: Mapping[str, Any]) -> str:
         lines["Speed"] = units.quantity(row["tokens_per_second"], "tokens/s")
         lines["90 % interval"] = f"{units.number(row['low'])} to {units.number(row['high'])}"
     width = max(len(name) for name in lines)
-    body = "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
-    return f"{body}\n\n{row['note']}" if row["note"] else body
+    body = [f"{name:<{width}}  {value}" for name, value in lines.items()]
+    if row["note"]:
+        body += ["", row["note"]]
+    # What is in a file stays as it is.
+    if row["fits"] is False and not row["architecture"].endswith(".gguf"):
+        body += ["", "To make it fit, in order of least harm:", *_changes(row)]
+    return "\n".join(body)
+
+
+def _changes(row: Mapping[str, Any]) -> Iterator[str]:
+    """Say what each change saves; the last one is enough, if any is."""
+    steps = planner.changes(parse({**row, "weights_bytes": ""}))
+    for step in steps:
+        enough = ", then it fits" if step.fits else ""
+        yield f"  {step.change} (saves {units.memory(step.saved_bytes)}; costs {step.cost}){enough}"
+    if not any(step.fits for step in steps):
+        yield "  none of that is enough; take a smaller model, or more memory"
 
 
 def _as_columns(answer: Answer) -> dict[str, Any]:

@@ -209,6 +209,21 @@ def predict(
     )
 
 
+def changes(case: Case) -> tuple[fit.Step, ...]:
+    """Return what to change so that a case fits, in order of least harm; nothing if it does.
+
+    Raises
+    ------
+    LookupError, ValueError
+        As :func:`model_of`; a file's weights cannot be made smaller here.
+    """
+    device = hardware.find(case.hardware)
+    architecture, _ = model_of(case)
+    gpus, host = _places(device, case.n_devices, None)
+    setup = fit.Setup(case.n_ctx, flash_attention=case.flash_attention, kv_type=case.kv_type)
+    return fit.advice(architecture, case.quant, gpus, host, setup)
+
+
 def model_of(case: Case) -> tuple[Architecture, WeightAccount]:
     """Look a case's model up: by name, or in a file.
 

@@ -36,8 +36,8 @@ class Device:
 
     Attributes
     ----------
-    name
-        Name in the catalog.
+    name, aliases
+        Name in the catalog, and others: the machine that a chip is sold in.
     vendor
         ``nvidia``, ``amd``, ``intel``, ``apple``, ``memory``.
     kind
@@ -70,6 +70,7 @@ class Device:
     """
 
     name: str
+    aliases: tuple[str, ...]
     vendor: str
     kind: Kind
     backend: Backend
@@ -151,8 +152,8 @@ def _indexes() -> tuple[dict[str, Device], dict[str, Device], dict[str, tuple[De
     for device in every():
         stems[_stem(device.name)] = (*stems.get(_stem(device.name), ()), device)
     return (
-        {device.name.casefold(): device for device in every()},
-        {_key(device.name): device for device in every()},
+        {name.casefold(): device for device in every() for name in (device.name, *device.aliases)},
+        {_key(name): device for device in every() for name in (device.name, *device.aliases)},
         stems,
     )
 
@@ -193,6 +194,7 @@ def _device(number: int, row: dict[str, str]) -> Device:
     soc = row["vendor"] == "amd" and kind == "unified"
     return Device(
         name=row["name"],
+        aliases=tuple(name for name in (row.get("aliases") or "").split(";") if name),
         vendor=row["vendor"],
         kind=kind,  # type: ignore[arg-type]  # checked above
         backend="Vulkan" if soc else _BACKENDS[row["vendor"]],

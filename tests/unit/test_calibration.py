@@ -6,10 +6,11 @@ import json
 import math
 from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
-from guidebook import calibration, scoreboard, speed
+from guidebook import calibration, scoreboard, speed, units
 from guidebook.calibration import mean_absolute_error
 from guidebook.catalog import hardware
 
@@ -133,3 +134,24 @@ def test_devices_of_the_tables_are_in_the_catalog_under_the_names_given():
 
 def test_no_error_is_no_mean():
     assert math.isnan(mean_absolute_error([]))
+
+
+def test_the_readme_states_the_errors_that_the_calibration_has(calibrated):
+    """One row of the README's table per row here: what it is, its size, then percentages."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    stated = {
+        tuple(cell.strip() for cell in line.strip("| \n").split("|")[1:3])
+        for line in readme.splitlines()
+        if line.startswith("|") and "Planner" not in line and line.count("|") == 8
+    }
+    _, checks = calibrated
+    for table, phase, backend in (
+        ("llamacpp_scoreboards", "decode", "CUDA"),
+        ("llamacpp_4167", "decode", "Metal"),
+        ("llamacpp_15396", "decode", "CUDA"),
+        ("llamacpp_scoreboards", "prefill", "CUDA"),
+    ):
+        found = chosen(checks, table, phase, backend)
+        error = units.percent(mean_absolute_error(found))
+        assert (str(len(found)), error) in stated
+    assert f"{len(checks)} published measurements" in readme

@@ -15,11 +15,11 @@ from guidebook import units
 from guidebook.catalog import hardware
 
 COLUMNS = (
-    "name,vendor,kind,memory_gb,bandwidth_gbs,fp16_tensor_tflops,fp32_tflops,cores,multiprocessors,"
+    "name,aliases,vendor,kind,memory_gb,bandwidth_gbs,fp16_tensor_tflops,fp32_tflops,cores,multiprocessors,"
     "boost_clock_mhz,tdp_w,psu_w,launch_usd,launch_date,compute_capability,note,source,as_of,"
     "unverified"
 )
-ROW = "A card,nvidia,discrete,24,936.2,,35.6,,,,,,,,8.6,,a data sheet,2025-12,"
+ROW = "A card,,nvidia,discrete,24,936.2,,35.6,,,,,,,,8.6,,a data sheet,2025-12,"
 GUIDE = (
     "GeForce RTX 3080 10GB",
     "GeForce RTX 3090",
@@ -49,7 +49,9 @@ def test_every_row_has_a_source_and_a_date():
 
 
 def test_no_name_occurs_twice():
-    names = [device.name.casefold() for device in hardware.every()]
+    names = [
+        name.casefold() for device in hardware.every() for name in (device.name, *device.aliases)
+    ]
     assert len(names) == len(set(names))
 
 
@@ -83,6 +85,8 @@ def test_a_row_is_read_with_its_units():
         ("NVIDIA GeForce RTX 4070 Laptop GPU", "GeForce RTX 4070 Mobile"),
         ("NVIDIA A100-SXM4-80GB", "A100 SXM4 80GB"),
         ("dgx spark", "NVIDIA DGX Spark (GB10)"),
+        ("Mac mini M4", "Apple M4 (10c)"),
+        ("mac studio m3 ultra", "Apple M3 Ultra (80c)"),
         ("Tesla T4", "T4"),
         ("AMD Radeon RX 7900 XTX", "Radeon RX 7900 XTX"),
     ],
