@@ -49,7 +49,7 @@ measurement. --write stores the coefficients in the package's catalog/speed.json
 
 
 _CASE_OPTIONS = {
-    "quant": "file type of the weights (default: Q4_K_M)",
+    "quant": "file type of the weights (default: Q4_K_M; MXFP4 for gpt-oss)",
     "weights_bytes": "size of the real file, where it is known",
     "n_devices": "so many of the same device (default: 1)",
     "n_prompt": "tokens of the prompt (default: 0)",

@@ -20,10 +20,6 @@ _SUSTAINED = 0.75
 DEFAULT_RAM_BYTES = 32 * units.GIB
 # How far back a model may have appeared before the catalog's newest one to be suggested.
 _RECENT = datetime.timedelta(days=2 * 365)
-# Best first. Below four bits a smaller model at four bits is usually the better choice.
-_QUANTS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
-# Published with 4-bit experts, and trained for them.
-_NATIVE = {"gpt-oss": ("MXFP4",)}
 
 
 @dataclass(frozen=True)
@@ -238,7 +234,7 @@ def _best(wanted: Rig, model: Model, use: Use) -> Choice | None:
         return None
     found = [
         Choice(model, case, wanted.answer(model, case))
-        for quant in _NATIVE.get(model.architecture.name, _QUANTS)
+        for quant in planner.usual_quants(model.architecture)
         for case in [
             Case(wanted.device.name, model.name, quant, depth=use.depth, context=use.context)
         ]

@@ -20,7 +20,11 @@ from guidebook.catalog.hardware import Device
 from guidebook.speed import Phase, Share
 from guidebook.weights import WeightAccount
 
-DEFAULT_QUANT = "Q4_K_M"
+# Best first; the last is what most people run. Below four bits a smaller model at four bits is
+# usually the better choice.
+_USUAL_QUANTS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
+# Published with 4-bit experts, and trained for them.
+_NATIVE_QUANTS = {"gpt-oss": ("MXFP4",)}
 DEFAULT_N_GENERATE = 128
 # Where layers lie that the GPU has no room for, if the reader says nothing.
 DEFAULT_RAM = "DDR5-5600 dual channel (2x64-bit)"
@@ -40,7 +44,8 @@ class Case:
     architecture
         A name of the model catalog, a ``.gguf`` file, a ``config.json`` or a folder with one.
     quant
-        File type of the weights; a ``.gguf`` file has its own.
+        File type of the weights; empty: the usual one (:func:`usual_quants`). A ``.gguf`` file has
+        its own.
     weights_bytes
         Size of the real file, where it is known.
     n_devices
@@ -59,7 +64,7 @@ class Case:
 
     hardware: str
     architecture: str
-    quant: str = DEFAULT_QUANT
+    quant: str = ""
     weights_bytes: int | None = None
     n_devices: int = 1
     n_prompt: int = 0
@@ -221,7 +226,8 @@ def changes(case: Case) -> tuple[fit.Step, ...]:
     architecture, _ = model_of(case)
     gpus, host = _places(device, case.n_devices, None)
     setup = fit.Setup(case.n_ctx, flash_attention=case.flash_attention, kv_type=case.kv_type)
-    return fit.advice(architecture, case.quant, gpus, host, setup)
+    quant = case.quant or usual_quants(architecture)[-1]
+    return fit.advice(architecture, quant, gpus, host, setup)
 
 
 def model_of(case: Case) -> tuple[Architecture, WeightAccount]:
@@ -242,7 +248,12 @@ def model_of(case: Case) -> tuple[Architecture, WeightAccount]:
         shape = _from_config(config, _stamp(config))
     else:
         shape = models.find(case.architecture).architecture
-    return shape, weights.account(shape, case.quant, case.weights_bytes)
+    return shape, weights.account(shape, case.quant or usual_quants(shape)[-1], case.weights_bytes)
+
+
+def usual_quants(architecture: Architecture) -> tuple[str, ...]:
+    """Return the file types that a model is usually run in, the best first."""
+    return _NATIVE_QUANTS.get(architecture.name, _USUAL_QUANTS)
 
 
 def load_of(architecture: Architecture, account: WeightAccount, case: Case) -> workload.Load:
