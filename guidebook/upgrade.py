@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from guidebook import plan, units
+from guidebook import plan, planner, units
 from guidebook.catalog import hardware, models, prices
 from guidebook.catalog.hardware import Device
 from guidebook.catalog.prices import Price
 from guidebook.plan import Rig, Use
-from guidebook.planner import DEFAULT_QUANT, Answer, Case
+from guidebook.planner import Answer, Case
 
 Kind = Literal["nothing", "ram", "card", "machine"]
 End = Literal["tokens_per_second", "low", "high"]
@@ -284,7 +284,7 @@ def evaluate(
 
 
 def answer(rig: Rig, name: str, use: Use = CHAT) -> Answer:
-    """Answer for a model of the catalog in 4 bits, used as ``use`` says.
+    """Answer for a model of the catalog in the file type that most people run (4 bits).
 
     Raises
     ------
@@ -292,8 +292,7 @@ def answer(rig: Rig, name: str, use: Use = CHAT) -> Answer:
         The catalog has no such model.
     """
     model = models.find(name)
-    # Published with 4-bit experts, and trained for them.
-    quant = "MXFP4" if model.name.startswith("gpt-oss") else DEFAULT_QUANT
+    quant = planner.usual_quants(model.architecture)[-1]
     context = min(use.context, model.architecture.context_length)
     depth = min(use.depth, context // 2)
     return rig.answer(model, Case(rig.device.name, name, quant, depth=depth, context=context))
@@ -366,7 +365,7 @@ def depreciation(history: Sequence[Price]) -> float | None:
     span = last.as_of - first.as_of
     if span < _LEAST_SPAN:
         return None
-    return 1 - (last.usd / first.usd) ** (_YEAR / span)
+    return 1 - math.pow(last.usd / first.usd, _YEAR / span)
 
 
 def in_force(history: Sequence[Price], day: datetime.date) -> Price | None:
@@ -418,6 +417,24 @@ def price_of(name: str, price_file: Path | str | None = None) -> Price | None:
     return None
 
 
+def show_speed(found: Answer) -> str:
+    """Write a predicted speed with its interval: ``35 (31 to 38)``, in tokens/s."""
+    if found.tokens_per_second is None:
+        return "does not run"
+    speed, low, high = (
+        units.number(end, 2) for end in (found.tokens_per_second, found.low, found.high)
+    )
+    return f"{speed} ({low} to {high})"
+
+
+def show_gain(found: Evaluation) -> str:
+    """Name the models that become usable, and those of which the interval leaves it open."""
+    sure = found.newly_usable()
+    likely = found.newly_usable("tokens_per_second")
+    open_ones = [f"perhaps {name}" for name in likely if name not in sure]
+    return ", ".join([*sure, *open_ones]) or "–"
+
+
 def _memory(rig: Rig, memory: str, price_file: Path | str | None) -> Iterator[Option]:
     if rig.ram_bytes is None or rig.device.kind == "unified":
         return
@@ -451,7 +468,8 @@ def _cards(rig: Rig, price_file: Path | str | None) -> Iterator[Option]:
         yield replace(more, name=f"one more {_short(rig.device.name)}")
     for name in CARDS:
         yield from _replacing(rig, hardware.find(name), 1, present, price_file)
-    yield from _replacing(rig, hardware.find(PAIRED_CARD), 2, present, price_file)
+    if rig.device.name != PAIRED_CARD:
+        yield from _replacing(rig, hardware.find(PAIRED_CARD), 2, present, price_file)
 
 
 def _replacing(

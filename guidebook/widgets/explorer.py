@@ -42,7 +42,8 @@ class Question:
     devices
         One to three names of :func:`candidates`.
     model, quant
-        A name of the model catalog, and the file type of its weights.
+        A name of the model catalog, and the file type of its weights; empty: the one that the
+        model is usually run in.
     context, kv_type
         Tokens to make room for, and the type of the KV cache.
     """
@@ -53,7 +54,7 @@ class Question:
         "NVIDIA DGX Spark (GB10)",
     )
     model: str = "llama-3.1-70b"
-    quant: str = planner.DEFAULT_QUANT
+    quant: str = ""
     context: int = 8192
     kv_type: str = "f16"
 
@@ -79,6 +80,8 @@ def candidate(name: str) -> Device:
 def compare(question: Question | None = None) -> Table:
     """Answer a question as a table: memory, fit, speed with its interval, dated price.
 
+    The devices are its columns.
+
     A graphics card that a model does not fit on computes with the rest of it in system memory,
     two channels of DDR5-5600 of any size.
 
@@ -91,13 +94,20 @@ def compare(question: Question | None = None) -> Table:
     """
     asked = question or Question()
     names = tuple(dict.fromkeys(asked.devices))
+    if not asked.quant:
+        usual = planner.usual_quants(models.find(asked.model).architecture)
+        asked = replace(asked, quant=usual[-1])
     if not 1 <= len(names) <= MOST_DEVICES:
         raise ValueError(f"{len(names)} devices are given. Compare one to {MOST_DEVICES}.")
+    columns = {name: _column(name, asked) for name in names}
+    features = next(iter(columns.values()))
     return table(
-        [_row(name, asked) for name in names],
-        caption=f"{asked.model} in {asked.quant}, {asked.context:,} tokens of context, KV cache in "
-        f"{asked.kv_type}. Memory and speed: predicted for llama.cpp; 90 % interval. Prices in "
-        "US dollars, each with its date.",
+        [
+            {"device": feature} | {name: column[feature] for name, column in columns.items()}
+            for feature in features
+        ],
+        caption=f"{asked.model} in {asked.quant}, {asked.context:,} tokens, {asked.kv_type} cache: "
+        "predicted for llama.cpp",
     )
 
 
@@ -141,7 +151,7 @@ class Explorer:
             for i, name in enumerate(chosen, 1)
         ]
         self.model = choice("Model", [model.name for model in models.all()], self._first.model)
-        self.quant = choice("Weights", QUANTS, self._first.quant)
+        self.quant = choice("Weights", [("as usual", ""), *_same(QUANTS)], self._first.quant)
         lengths = [(f"{n:,} tokens", n) for n in CONTEXTS]
         self.context = choice("Context", lengths, self._first.context)
         self.kv_type = choice("KV cache", KV_TYPES, self._first.kv_type)
@@ -181,7 +191,12 @@ class Explorer:
             self.answer.value = f"<p>{escape(str(error.args[0]))}</p>"
 
 
-def _row(name: str, asked: Question) -> dict[str, str]:
+def _same(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return options whose label is their value."""
+    return [(name, name) for name in names]
+
+
+def _column(name: str, asked: Question) -> dict[str, str]:
     device = candidate(name)
     architecture = models.find(asked.model).architecture
     case = Case(device.name, asked.model, asked.quant, context=asked.context, kv_type=asked.kv_type)
@@ -197,14 +212,13 @@ def _row(name: str, asked: Question) -> dict[str, str]:
         decode = units.number(answer.tokens_per_second)
         interval = f"{units.number(answer.low)} to {units.number(answer.high)}"
     return {
-        "device": name,
         "memory": units.memory(device.memory_bytes),
         "needed": units.memory(answer.total_bytes),
         "fits": _fits(answer, architecture.n_layers + 1),
-        "decode (tokens/s)": decode,
+        "writes, tokens/s": decode,
         "90 % interval": interval,
         "speed measured on it": "yes" if speed.is_calibrated(device) else "no",
-        "price (USD)": price(name),
+        "price, USD": price(name),
     }
 
 

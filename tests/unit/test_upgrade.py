@@ -209,6 +209,15 @@ def test_usable_means_that_the_low_end_reaches_reading_pace():
     assert bought(750, speed(9, 8, 10), speed(35, 31, 38)).newly_usable() == ()
 
 
+def test_speed_and_gain_are_written_with_their_doubts():
+    unsure = bought(240, speed(None), speed(8.95, 3.51, 15.9))
+    assert upgrade.show_speed(unsure.after["m"]) == "8.9 (3.5 to 16)"
+    assert upgrade.show_speed(unsure.before["m"]) == "does not run"
+    assert upgrade.show_gain(unsure) == "perhaps m"
+    assert upgrade.show_gain(bought(750, speed(1), speed(35, 31, 38))) == "m"
+    assert upgrade.show_gain(bought(750, speed(1), speed(1, 1, 1))) == "–"
+
+
 def test_models_per_1000_dollars_count_the_supply_and_the_named_models_only():
     found = bought(750, speed(None), speed(35, 31, 38), supply_usd=250)
     assert found.newly_usable_per_1000_usd(["m", "n"]) == pytest.approx(1.0)
@@ -295,6 +304,13 @@ def test_unified_memory_cannot_grow_and_smaller_cards_are_no_upgrade():
     assert "RTX 3090" not in names
     assert "2 × RTX 3090" not in names
     assert not any(name.startswith("RAM") for name in names)
+
+
+def test_who_has_one_card_of_the_pair_buys_the_other():
+    one = replace(GUIDES, device=hardware.find("RTX 3090"))
+    names = list(by_name(upgrade.options(one, "DDR4")))
+    assert "one more RTX 3090" in names
+    assert "2 × RTX 3090" not in names
 
 
 def test_an_unknown_kind_of_memory_has_no_price():

@@ -12,48 +12,60 @@ from hypothesis import strategies as st
 
 from guidebook import planner, units
 from guidebook.catalog import hardware, prices
+from guidebook.tables import Table
 from guidebook.widgets import explorer
 from guidebook.widgets.explorer import Explorer, Question
 
 CARD, MAC, SPARK = "GeForce RTX 3090", "Apple M3 Ultra (80c)", "NVIDIA DGX Spark (GB10)"
 
 
-def row(device: str, **settings: Any) -> dict[str, Any]:
-    return dict(explorer.compare(Question(devices=(device,), **settings)).rows[0])
+def answered(device: str, **settings: Any) -> dict[str, Any]:
+    return column(explorer.compare(Question(devices=(device,), **settings)), device)
+
+
+def column(shown: Table, device: str) -> dict[str, Any]:
+    return {str(r["device"]): r[device] for r in shown.rows}
 
 
 def test_the_first_question_is_answered_for_every_device_with_its_price() -> None:
-    rows = explorer.compare().rows
-    assert [r["device"] for r in rows] == list(Question().devices)
-    assert units.UNKNOWN not in [r["price (USD)"] for r in rows]
+    shown = explorer.compare()
+    assert shown.columns[1:] == list(Question().devices)
+    for device in Question().devices:
+        assert column(shown, device)["price, USD"] == explorer.price(device) != units.UNKNOWN
 
 
 def test_a_row_says_what_the_planner_says() -> None:
     answer = planner.answer(planner.Case(CARD, "llama-3.1-8b", "Q8_0", context=4096))
-    found = row(CARD, model="llama-3.1-8b", quant="Q8_0", context=4096)
+    found = answered(CARD, model="llama-3.1-8b", quant="Q8_0", context=4096)
     assert found["needed"] == units.memory(answer.total_bytes)
-    assert found["decode (tokens/s)"] == units.number(answer.tokens_per_second)
+    assert found["writes, tokens/s"] == units.number(answer.tokens_per_second)
     assert found["90 % interval"] == f"{units.number(answer.low)} to {units.number(answer.high)}"
     assert found["fits"] == f"yes, {units.memory(answer.margin_bytes)} to spare"
 
 
 def test_a_card_that_is_too_small_says_how_many_layers_it_takes() -> None:
-    found = row(CARD, model="llama-3.1-70b")
+    found = answered(CARD, model="llama-3.1-70b")
     assert found["fits"].startswith("no, ")
     assert "of 81 layers on the GPU" in found["fits"]
-    assert found["decode (tokens/s)"] != "–"
+    assert found["writes, tokens/s"] != "–"
 
 
 def test_unified_memory_that_is_too_small_has_no_speed() -> None:
-    found = row("Apple M4 (10c)", model="llama-3.1-70b")
+    found = answered("Apple M4 (10c)", model="llama-3.1-70b")
     assert found["fits"].endswith("too much")
-    assert found["decode (tokens/s)"] == found["90 % interval"] == "–"
+    assert found["writes, tokens/s"] == found["90 % interval"] == "–"
+
+
+def test_without_a_file_type_a_model_comes_in_its_usual_one() -> None:
+    native = Question(devices=(CARD,), model="gpt-oss-20b")
+    assert "gpt-oss-20b in MXFP4" in explorer.compare(native).caption
+    assert "llama-3.1-70b in Q4_K_M" in explorer.compare().caption
 
 
 def test_a_smaller_configuration_holds_less_than_its_chip() -> None:
     wanted = {"model": "llama-3.1-405b"}
-    assert row(MAC, **wanted)["fits"].startswith("yes")
-    assert row("Mac Studio M3 Ultra 96 GB (60c)", **wanted)["fits"].startswith("no")
+    assert answered(MAC, **wanted)["fits"].startswith("yes")
+    assert answered("Mac Studio M3 Ultra 96 GB (60c)", **wanted)["fits"].startswith("no")
 
 
 @pytest.mark.parametrize("name", sorted(explorer._SMALLER))
@@ -76,7 +88,7 @@ def test_a_price_carries_its_kind_and_date() -> None:
 
 
 def test_a_device_named_twice_is_shown_once() -> None:
-    assert len(explorer.compare(Question(devices=(CARD, CARD, MAC))).rows) == 2
+    assert explorer.compare(Question(devices=(CARD, CARD, MAC))).columns == ["device", CARD, MAC]
 
 
 def test_no_device_and_four_devices_are_refused() -> None:
@@ -98,7 +110,8 @@ def test_an_unknown_device_is_refused_with_near_names() -> None:
 )
 def test_a_longer_context_never_needs_less_memory(device: str, context: int, kv: str) -> None:
     def needed(n: int) -> float:
-        number, unit = row(device, model="qwen2.5-14b", context=n, kv_type=kv)["needed"].split()
+        found = answered(device, model="qwen2.5-14b", context=n, kv_type=kv)
+        number, unit = found["needed"].split()
         assert unit == "GiB"
         return float(number)
 
