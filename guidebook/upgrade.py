@@ -37,10 +37,7 @@ CARDS = (
     "RTX A5000",
     "RTX A6000",
 )
-MACHINES: Mapping[str, tuple[str, int]] = {
-    "Mac Studio M3 Ultra 96 GB (60c)": ("Apple M3 Ultra (60c)", 96 * units.GIB),
-    "NVIDIA DGX Spark (GB10)": ("NVIDIA DGX Spark (GB10)", 128 * units.GIB),
-}
+MACHINES = ("Mac Studio M3 Ultra 96 GB (60c)", "NVIDIA DGX Spark (GB10)")
 # Two of these are the usual way to 48 GiB.
 PAIRED_CARD = "GeForce RTX 3090"
 
@@ -495,19 +492,16 @@ def _bought(
 
 
 def _machines(rig: Rig, price_file: Path | str | None) -> Iterator[Option]:
-    for name, (chip, memory_bytes) in MACHINES.items():
+    for name in MACHINES:
         price = price_of(name, price_file)
+        device = hardware.find(name)
         yield Option(
             re.sub(r" \([^)]*\)", "", name).removeprefix("NVIDIA "),
             "machine",
-            replace(
-                rig,
-                device=replace(hardware.find(chip), memory_bytes=memory_bytes),
-                n_devices=1,
-            ),
+            replace(rig, device=device, n_devices=1),
             price,
             price.usd if price else None,
-            memory_bytes,
+            device.memory_bytes or 0,
         )
 
 

@@ -145,10 +145,12 @@ def stage_chapter(executed: Path, folder: Path) -> None:
     """Copy an executed chapter as a page shows it.
 
     A cell that prints piece by piece leaves an output for each piece; together they are one
-    text. What papermill notes about its run (times, file names) belongs to the run.
+    text. What papermill notes about its run (times, file names) belongs to the run, and the state
+    of widgets to a kernel that no page has.
     """
     notebook = json.loads(executed.read_text(encoding="utf-8"))
-    notebook["metadata"].pop("papermill", None)
+    for name in ("papermill", "widgets"):
+        notebook["metadata"].pop(name, None)
     for cell in notebook["cells"]:
         cell["metadata"].pop("papermill", None)
         merged: list[dict[str, Any]] = []

@@ -6,8 +6,8 @@ import csv
 import difflib
 import functools
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Literal, get_args
 
@@ -24,6 +24,14 @@ _BACKENDS: dict[str, Backend] = {
     "apple": "Metal",
     "intel": "Vulkan",
     "memory": "CPU",
+}
+# Machines that are sold with less memory than the catalog's row for their chip, which states the
+# most there is: chip and GiB. Their names are those of the price list.
+_SMALLER = {
+    "Mac mini M4 Pro 24 GB": ("Apple M4 Pro (16c)", 24),
+    "Mac Studio M3 Ultra 96 GB (60c)": ("Apple M3 Ultra (60c)", 96),
+    "Mac Studio M3 Ultra 256 GB (60c)": ("Apple M3 Ultra (60c)", 256),
+    "NVIDIA DGX Spark 64GB (GB10)": ("NVIDIA DGX Spark (GB10)", 64),
 }
 _COMPANY = re.compile(r"\b(nvidia|amd|intel|geforce|radeon|tesla)\b")
 # What tells no two devices apart, unless it is the only difference between them.
@@ -111,6 +119,16 @@ def parse(lines: Iterable[str]) -> tuple[Device, ...]:
     return tuple(_device(number, row) for number, row in enumerate(csv.DictReader(lines), 2))
 
 
+@functools.cache
+def smaller() -> Mapping[str, Device]:
+    """Return the machines that are sold with less memory than the most their chip comes with."""
+    chips = {device.name: device for device in every()}
+    return {
+        name: replace(chips[chip], memory_bytes=gib * units.GIB)
+        for name, (chip, gib) in _SMALLER.items()
+    }
+
+
 def find(name: str, memory_bytes: int | None = None) -> Device:
     """Look a device up by its name; case, vendor and spaces do not matter.
 
@@ -151,8 +169,11 @@ def _indexes() -> tuple[dict[str, Device], dict[str, Device], dict[str, tuple[De
     stems: dict[str, tuple[Device, ...]] = {}
     for device in every():
         stems[_stem(device.name)] = (*stems.get(_stem(device.name), ()), device)
+    by_name = {
+        name.casefold(): device for device in every() for name in (device.name, *device.aliases)
+    }
     return (
-        {name.casefold(): device for device in every() for name in (device.name, *device.aliases)},
+        by_name | {name.casefold(): device for name, device in smaller().items()},
         {_key(name): device for device in every() for name in (device.name, *device.aliases)},
         stems,
     )

@@ -22,14 +22,6 @@ QUANTS = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "MXFP4")
 CONTEXTS = (2048, 4096, 8192, 16384, 32768, 65536, 131072)
 KV_TYPES = ("f16", "q8_0", "q4_0")
 
-# Machines of the price list that hold less memory than the hardware catalog's row for their chip,
-# which states the most it is sold with.
-_SMALLER: Mapping[str, tuple[str, int]] = {
-    "Mac mini M4 Pro 24 GB": ("Apple M4 Pro (16c)", 24),
-    "Mac Studio M3 Ultra 96 GB (60c)": ("Apple M3 Ultra (60c)", 96),
-    "Mac Studio M3 Ultra 256 GB (60c)": ("Apple M3 Ultra (60c)", 256),
-    "NVIDIA DGX Spark 64GB (GB10)": ("NVIDIA DGX Spark (GB10)", 64),
-}
 _NONE = "–"
 
 
@@ -67,9 +59,7 @@ def candidates() -> Mapping[str, Device]:
     price list that hold less memory than their chip's row there.
     """
     found = {device.name: device for device in hardware.every() if device.kind != "ram"}
-    for name, (chip, gib) in _SMALLER.items():
-        found[name] = replace(hardware.find(chip), memory_bytes=gib * units.GIB)
-    return dict(sorted(found.items()))
+    return dict(sorted({**found, **hardware.smaller()}.items()))
 
 
 def candidate(name: str) -> Device:

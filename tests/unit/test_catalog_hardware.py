@@ -108,6 +108,12 @@ def test_memory_that_fits_two_cards_equally_decides_nothing():
         hardware.find("NVIDIA H100", 80 * units.GIB)
 
 
+def test_a_machine_with_less_memory_than_its_chip_can_have_is_found_by_name():
+    small = hardware.find("Mac Studio M3 Ultra 96 GB (60c)")
+    assert small.memory_bytes == 96 * units.GIB
+    assert hardware.find("Apple M3 Ultra (60c)").memory_bytes > small.memory_bytes
+
+
 def test_an_unknown_device_is_answered_with_near_ones():
     with pytest.raises(LookupError, match="GeForce RTX 4090"):
         hardware.find("GeForce RTX 4090 Ultra")

@@ -44,6 +44,7 @@ CORE = (
 LIVE = (
     "calibration",
     "chapter",
+    "charts",
     "cli",
     "derive",
     "engines",
@@ -54,8 +55,11 @@ LIVE = (
     "measure.blank_models",
     "models",
     "plan",
+    "published",
     "runner",
     "scoreboard",
+    "upgrade",
+    "widgets.explorer",
 )
 
 
