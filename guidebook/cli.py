@@ -1,4 +1,4 @@
-"""The command ``guidebook``: describe this machine, predict, plan, run chapters headless."""
+"""The command ``guidebook``: describe and check this machine, predict, plan, run chapters."""
 
 # ruff: noqa: T201 - printing is what a command line is for
 from __future__ import annotations
@@ -39,6 +39,12 @@ the generated tokens.
 
   guidebook predict "GeForce RTX 3090" llama-3-8b --quant Q4_K_M --depth 4096
   guidebook predict --cases cases.csv > answers.csv
+"""
+
+_DOCTOR_EPILOG = """\
+The first problem listed is the root cause. No fix is ever run for you.
+
+exit codes: 0 nothing to do, 1 warnings, 2 a problem or bad usage
 """
 
 _CALIBRATE_EPILOG = """\
@@ -109,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         help="measure memory bandwidth and arithmetic too (some seconds)",
     )
 
+    _add_doctor(commands)
     _add_predict(commands)
     _add_plan(commands)
     _add_calibrate(commands)
@@ -157,6 +164,29 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds after which a cell counts as hung (default: 1200)",
     )
     return parser
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="find what is wrong with this set-up, and say what to type",
+        description="Check platform, WSL2, driver, CUDA toolkit, Python, libraries and room.",
+        epilog=_DOCTOR_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON, without personal data")
+    doctor.add_argument("--explain", metavar="CHECK", help="explain one check, and run none")
+    doctor.add_argument(
+        "--only", metavar="CHECK", nargs="+", default=[], help="run these checks or groups only"
+    )
+    doctor.add_argument(
+        "--model",
+        dest="models",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a model of the catalog that there must be room for; may be repeated",
+    )
 
 
 def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -232,6 +262,22 @@ def _machine(options: argparse.Namespace) -> int:
     else:
         print(machine.show(here, measured))
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    import json
+
+    from guidebook import doctor
+
+    try:
+        if options.explain is not None:
+            print(doctor.explain(options.explain))
+            return 0
+        report = doctor.examine(only=options.only, models=options.models)
+    except LookupError as error:
+        raise UsageError(str(error.args[0])) from error
+    print(json.dumps(report.to_dict(), indent=2) if options.json else report)
+    return report.exit_code
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -421,6 +467,7 @@ def _line(run: ChapterRun) -> str:
 
 _COMMANDS = {
     "machine": _machine,
+    "doctor": _doctor,
     "predict": _predict,
     "plan": _plan,
     "calibrate": _calibrate,

@@ -47,6 +47,7 @@ LIVE = (
     "charts",
     "cli",
     "derive",
+    "doctor",
     "engines",
     "figures",
     "machine",
