@@ -299,3 +299,30 @@ def test_calibrate_shows_the_planner_beside_other_tools(capsys):
     assert "llmfit" in text
     assert cli.main(["calibrate", "--rows"]) == 0
     assert "GeForce RTX 3090" in capsys.readouterr().out
+
+
+# --- doctor ----------------------------------------------------------------------------------
+
+
+def test_doctor_ends_with_the_code_of_its_worst_verdict(capsys):
+    code = cli.main(["doctor", "--only", "python.version", "--json"])
+    (finding,) = [
+        one
+        for one in json.loads(capsys.readouterr().out)["findings"]
+        if one["check"] == "python.version"
+    ]
+    assert (code, finding["verdict"]) in ((0, "ok"), (1, "warning"), (2, "problem"))
+
+
+def test_doctor_explains_a_check_without_running_any(capsys):
+    assert cli.main(["doctor", "--explain", "wsl.memory"]) == 0
+    assert ".wslconfig" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--explain", "no.such"], ["--only", "no.such"], ["--model", "no-such-model"]],
+)
+def test_doctor_names_what_there_is_when_asked_for_something_else(arguments, capsys):
+    assert cli.main(["doctor", *arguments]) == cli.USAGE_ERROR
+    assert "no" in capsys.readouterr().err
