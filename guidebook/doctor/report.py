@@ -116,8 +116,9 @@ class Report:
         if loud:
             parts.append(self._table(loud, "What to do, in this order"))
         if quiet:
+            checks = "check" if len(quiet) == 1 else "checks"
             parts.append(
-                f"<details{'' if loud else ' open'}><summary>{len(quiet)} checks without a "
+                f"<details{'' if loud else ' open'}><summary>{len(quiet)} {checks} without a "
                 f"complaint</summary>\n{self._table(quiet, 'Checks without a complaint')}</details>"
             )
         return "\n".join((*parts, "</div>"))

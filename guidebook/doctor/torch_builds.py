@@ -40,6 +40,23 @@ class Build:
     as_of: datetime.date
 
 
+@dataclass(frozen=True)
+class Channel:
+    """Where conda gets PyTorch from in ``conda install pytorch pytorch-cuda``.
+
+    Attributes
+    ----------
+    torch
+        The last release on it.
+    source, as_of
+        Where the fact is from, and the day it was read.
+    """
+
+    torch: str
+    source: str
+    as_of: datetime.date
+
+
 @functools.cache
 def _table() -> dict[str, Any]:
     text = resources.files("guidebook.doctor").joinpath("torch_builds.toml").read_text("utf-8")
@@ -49,6 +66,11 @@ def _table() -> dict[str, Any]:
 def book_release() -> str:
     """Return the release of PyTorch that the book pins."""
     return str(_table()["book"])
+
+
+def conda_channel() -> Channel:
+    """Return the channel of conda that the PyTorch project published to."""
+    return Channel(**_table()["conda"])
 
 
 def _numbers(text: str) -> Version:
