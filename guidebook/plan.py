@@ -77,8 +77,9 @@ class Rig:
 
     def answer(self, model: Model, case: Case) -> Answer:
         """Answer a case about a model on this machine."""
-        account = weights.account(model.architecture, case.quant)
-        case = replace(case, n_devices=self.n_devices)
+        quant = case.quant or planner.usual_quants(model.architecture)[-1]
+        account = weights.account(model.architecture, quant)
+        case = replace(case, quant=quant, n_devices=self.n_devices)
         return planner.predict(
             self.device, model.architecture, account, case, self.ram, self.ram_bytes
         )

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from guidebook import machine, plan, units
+from guidebook.catalog import models
 from guidebook.machine import Gpu, Rate
+from guidebook.planner import Case
 
 CHAT = plan.USES[0]
 HERE = machine.describe()
@@ -99,6 +101,15 @@ def test_a_plan_is_json_with_the_same_choices_as_its_text():
     for use in data["uses"]:
         for choice in use["choices"]:
             assert choice["command"] in text
+
+
+def test_a_case_without_a_file_type_takes_the_usual_one():
+    wanted, model = plan.rig("GeForce RTX 3090"), models.find("llama-3-8b")
+    named, unnamed = (
+        wanted.answer(model, Case("GeForce RTX 3090", "llama-3-8b", quant))
+        for quant in ("Q4_K_M", "")
+    )
+    assert named == unnamed
 
 
 def test_an_unknown_device_is_refused_with_near_ones():
