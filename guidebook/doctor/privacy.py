@@ -33,10 +33,13 @@ class Private:
         The user's home; shown as ``~``.
     words
         Names of the user and of the computer.
+    project
+        The folder that the environment lies in; shown as ``…``.
     """
 
     home: str = ""
     words: tuple[str, ...] = ()
+    project: str = ""
 
     def shorten(self, text: str) -> str:
         """Write the user's home as ``~``, which a shell understands."""
@@ -46,6 +49,8 @@ class Private:
 
     def remove(self, text: str) -> str:
         """Take out everything that names a person or a computer."""
+        if self.project.count("/") > 1:
+            text = re.sub(re.escape(self.project) + r"(?=$|[/\\\s:;,'\")`])", "…", text)
         text = self.shorten(text)
         for pattern, instead in _RULES:
             text = pattern.sub(instead, text)
@@ -63,4 +68,10 @@ def private_words(probe: Probe) -> Private:
         name for name in names if len(name) >= _SHORTEST and name.strip().lower() not in _COMMON
     }
     # The longest first: a name may stand inside another.
-    return Private(probe.platform().home, tuple(sorted(words, key=lambda word: (-len(word), word))))
+    platform = probe.platform()
+    in_venv = platform.prefix != platform.base_prefix
+    return Private(
+        platform.home,
+        tuple(sorted(words, key=lambda word: (-len(word), word))),
+        platform.prefix.rpartition("/")[0] if in_venv else "",
+    )
