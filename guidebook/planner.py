@@ -343,6 +343,8 @@ def _notes(
         yield f"{layers} of {found.n_layers} layers on the GPU, the others in {ram.name}"
     if case.n_ctx > architecture.context_length:
         yield f"the model was trained for {architecture.context_length:,} tokens"
+    if case.phase == "decode" and speed.unpacking_work(case.quant) > 1:
+        yield "what unpacking fewer than 4 bits takes is known from one device: a wider range"
 
 
 def _check(case: Case) -> None:

@@ -113,10 +113,6 @@ class PowerSupply:
         """Whether a supply of this rating meets both the rule and the catalog's suggestion."""
         return psu_w >= max(self.needed_w, self.suggested_w or 0)
 
-    def carries_spikes(self, psu_w: float) -> bool:
-        """Whether even a supply from before ATX 3.0 would do with this rating."""
-        return psu_w >= self.spike_w
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -363,12 +359,6 @@ def depreciation(history: Sequence[Price]) -> float | None:
     if span < _LEAST_SPAN:
         return None
     return 1 - math.pow(last.usd / first.usd, _YEAR / span)
-
-
-def in_force(history: Sequence[Price], day: datetime.date) -> Price | None:
-    """Return the newest price that is not younger than a day, if there is one."""
-    known = [price for price in history if price.as_of <= day]
-    return max(known, key=lambda price: price.as_of, default=None)
 
 
 def around(

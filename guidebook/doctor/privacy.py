@@ -34,7 +34,8 @@ class Private:
     words
         Names of the user and of the computer.
     project
-        The folder that the environment lies in; shown as ``…``.
+        The folder that the virtual environment lies in; shown as ``.``, which a shell there
+        understands.
     """
 
     home: str = ""
@@ -50,7 +51,7 @@ class Private:
     def remove(self, text: str) -> str:
         """Take out everything that names a person or a computer."""
         if self.project.count("/") > 1:
-            text = re.sub(re.escape(self.project) + r"(?=$|[/\\\s:;,'\")`])", "…", text)
+            text = re.sub(re.escape(self.project) + r"(?=$|[/\\\s:;,'\")`])", ".", text)
         text = self.shorten(text)
         for pattern, instead in _RULES:
             text = pattern.sub(instead, text)

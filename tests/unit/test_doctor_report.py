@@ -164,6 +164,26 @@ def test_nothing_personal_is_in_the_data_or_the_page():
     assert made.to_dict()["findings"][0]["fix"]["commands"] == ["rm -r ~/x"]
 
 
+def test_the_projects_folder_is_written_so_that_a_shell_in_it_understands() -> None:
+    private = Private("/home/me", (), "/srv/books/this")
+    assert private.remove("/srv/books/this/.venv/bin/pip list") == "./.venv/bin/pip list"
+    assert private.remove("/srv/books/thistle") == "/srv/books/thistle"
+    # A folder at the top, such as /opt, says nothing and stands in many paths.
+    assert Private(project="/opt").remove("/opt/conda/bin") == "/opt/conda/bin"
+
+
+def test_the_folder_of_a_virtual_environment_is_the_projects() -> None:
+    linux = {"system": "linux", "machine": "x86_64"}
+    in_venv = RecordedProbe(
+        {"platform": linux | {"prefix": "/srv/books/this/.venv", "base_prefix": "/usr"}}
+    )
+    conda = RecordedProbe(
+        {"platform": linux | {"prefix": "/opt/conda", "base_prefix": "/opt/conda"}}
+    )
+    assert private_words(in_venv).project == "/srv/books/this"
+    assert private_words(conda).project == ""
+
+
 def test_home_is_short_in_the_text_and_longer_names_are_left():
     private = Private("/home/me")
     assert private.shorten("/home/me/book and /home/me, not /home/meg") == (

@@ -154,6 +154,11 @@ def test_a_config_json_gives_the_shape(tmp_path):
     assert "not JSON" in planner.answer(Case("A40", str(tmp_path / "config.json"))).note
 
 
+def test_a_low_bit_type_says_that_its_unpacking_is_known_from_one_device():
+    assert "known from one device" in answer(quant="Q2_K").note
+    assert "known from one device" not in answer(quant="Q4_K_M").note
+
+
 def test_a_context_longer_than_the_training_is_said():
     assert "trained for 8,192" in answer(context=16384).note
 

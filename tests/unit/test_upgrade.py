@@ -77,8 +77,6 @@ def test_intels_example_of_an_older_supply_comes_out():
     assert found is not None
     assert found.sustained_w == 750
     assert found.spike_w == pytest.approx(1100)
-    assert not found.carries_spikes(1000)
-    assert found.carries_spikes(1101)
 
 
 def test_the_rule_is_within_50_watts_of_the_catalogs_suggestion_for_large_cards():
@@ -169,15 +167,6 @@ def test_the_prices_next_to_an_event_are_found_or_missed():
     assert upgrade.around(history[:2], launch) is None
     assert upgrade.around([history[0], history[2]], launch) is None
     assert upgrade.around([history[0], history[2]], launch, within_days=300) is not None
-
-
-def test_the_price_in_force_is_the_newest_that_is_not_younger():
-    history = [price(900, "2024-06-01"), price(700, "2025-03-01")]
-    day = datetime.date(2025, 2, 1)
-    found = upgrade.in_force(history, day)
-    assert found is not None
-    assert found.usd == 900
-    assert upgrade.in_force(history, datetime.date(2024, 1, 1)) is None
 
 
 # --- what an option brings -----------------------------------------------------------------------
