@@ -277,26 +277,16 @@ def _with_linux(facts: Facts, probe: Probe) -> Facts:
 
     release = fields(probe.read("/etc/os-release") or probe.read("/usr/lib/os-release"), "=")
     found = system.from_linux(probe.root, None, environment, run)
-    container = None if _has_own_disk(probe) else found.container
     return replace(
         facts,
         # A container on WSL's kernel is a container: what is special about WSL lies outside of it.
-        os="linux" if container else facts.os,
+        os="linux" if found.container else facts.os,
         distribution=release.get("ID", "").strip("\"'").lower() or None,
         distribution_version=release.get("VERSION_ID", "").strip("\"'") or None,
         distribution_name=found.os_version,
-        container=container,
+        container=found.container,
         virtual_machine=found.virtual_machine,
     )
-
-
-def _has_own_disk(probe: Probe) -> bool:
-    """Tell a virtual machine made of a container's image, with all its marks, from a container.
-
-    A container's root is a layered file system or a folder of the host's disk, never a whole disk.
-    """
-    root = next((mount for mount in reversed(mounts(probe)) if mount.point == "/"), None)
-    return root is not None and root.root == "/" and root.source.startswith("/dev/")
 
 
 def _with_nvidia(facts: Facts, probe: Probe) -> Facts:

@@ -29,7 +29,7 @@ from guidebook.doctor.probe import (
     decode,
     is_text,
 )
-from guidebook.machine._outside import ROOT, Later, _end, within
+from guidebook.machine._outside import ROOT, Later, end_group, within
 
 # With what it takes to end the last child and to report, the whole stays under ten seconds.
 TOTAL_SECONDS = 8.5
@@ -74,7 +74,7 @@ class LiveProbe:
         with self._lock:
             running = list(self._running)
         for process in running:
-            _end(process)
+            end_group(process)
 
     @property
     def root(self) -> Path:
@@ -239,7 +239,7 @@ class LiveProbe:
         try:
             return _listen(process, end)
         finally:
-            _end(process)
+            end_group(process)
             if process.stderr is not None:
                 process.stderr.close()
             with self._lock:
@@ -265,7 +265,7 @@ class _Ear:
                 size += len(part)
                 if size > LARGEST_OUTPUT:
                     self.too_much = True
-                    _end(self._process)
+                    end_group(self._process)
                     return
         except (OSError, ValueError):
             return  # closed, because the time was up
@@ -282,7 +282,7 @@ def _listen(process: subprocess.Popen[bytes], end: float) -> Output:
         process.wait(max(0.0, end - time.monotonic()))
     except subprocess.TimeoutExpired:
         status = "timed out"
-        _end(process)
+        end_group(process)
     text, said = out.words(), error.words()
     if status == "ok":
         if out.too_much or error.too_much or not is_text(text) or not is_text(said):

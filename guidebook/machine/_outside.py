@@ -147,7 +147,7 @@ def command_output(command: Sequence[str], seconds: float = COMMAND_SECONDS) -> 
     -------
     Its standard output, or None if it cannot be started, fails or takes too long.
     """
-    end = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     try:
         process = subprocess.Popen(
             list(command),
@@ -160,18 +160,19 @@ def command_output(command: Sequence[str], seconds: float = COMMAND_SECONDS) -> 
     except (OSError, ValueError):
         return None
     try:
-        output, _ = process.communicate(timeout=max(0.0, end - time.monotonic()))
+        output, _ = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         _LOG.debug("%s did not end within %s s", command[0], seconds)
         return None
     finally:
-        _end(process)
+        end_group(process)
     if process.returncode != 0:
         return None
     return output.decode("utf-8", errors="replace").strip()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill the group of a process that leads one, and wait a moment until it is gone."""
     if process.stdout is not None:
         process.stdout.close()
     if process.poll() is not None:

@@ -158,7 +158,14 @@ def wsl_version(root: Path) -> Wsl | None:
 
 
 def container(root: Path, environment: Mapping[str, str]) -> str | None:
-    """Find the container run-time around this process by the marks that each leaves."""
+    """Find the container run-time around this process by the marks that each leaves.
+
+    A virtual machine can be made of a container's image, with all its marks. But a container's root
+    is a layered file system or a folder of the host's disk, never a whole disk.
+    """
+    root_mount = next((m for m in reversed(_cgroup.mounts(root)) if m.point == "/"), None)
+    if root_mount and root_mount.root == "/" and root_mount.source.startswith("/dev/"):
+        return None
     if environment.get("KUBERNETES_SERVICE_HOST"):
         return "kubernetes"
     if environment.get("APPTAINER_CONTAINER") or (root / ".singularity.d").is_dir():
