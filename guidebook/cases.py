@@ -179,10 +179,16 @@ def _text(_: str, text: str) -> str:
     return text
 
 
+def _number_or_auto(name: str, text: str) -> int | None:
+    return None if text.lower() == "auto" else _whole(name, text)
+
+
 _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "hardware": _text,
     "architecture": _text,
     "quant": _text,
     "kv_type": _text,
     "flash_attention": _truth,
+    "n_cpu_moe": _number_or_auto,
+    "kv_offload": _truth,
 }

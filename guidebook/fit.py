@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,6 +80,12 @@ class Setup:
         Rows of logits; None: one per token of a batch.
     n_sequences
         Conversations at the same time.
+    n_cpu_moe
+        The experts of so many layers, counted from the first, stay in RAM (``--n-cpu-moe``).
+        None: of as few layers as needed, and none in memory that is shared.
+    kv_offload
+        The KV cache lies where its layer does; without, all of it is in RAM
+        (``--no-kv-offload``).
     """
 
     n_ctx: int = 4096
@@ -87,6 +94,8 @@ class Setup:
     kv_type: str = "f16"
     n_outputs: int | None = None
     n_sequences: int = 1
+    n_cpu_moe: int | None = 0
+    kv_offload: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,8 @@ class Fit:
     Attributes
     ----------
     fits
-        All of it runs where it should: on the GPUs, or in RAM where there is none.
+        All of it runs where it should: on the GPUs, or in RAM where there is none. What the setup
+        itself keeps in RAM, such as the experts of ``n_cpu_moe`` layers, should be there.
     runs
         It runs at all: with some layers on the GPU and the others in RAM.
     margin_bytes
@@ -108,6 +118,8 @@ class Fit:
         All there are to offload: the model's layers and the output matrix.
     used_bytes
         Bytes per place at ``n_gpu_layers``, the GPUs first and RAM last.
+    n_cpu_moe
+        The experts of so many layers stay in RAM: the setup's own number, or as few as needed.
     """
 
     fits: bool
@@ -116,6 +128,7 @@ class Fit:
     n_gpu_layers: int
     n_layers: int
     used_bytes: tuple[tuple[str, int], ...]
+    n_cpu_moe: int = 0
 
 
 @dataclass(frozen=True)
@@ -209,14 +222,36 @@ def fit(
     memory.check_cache(wanted.kv_type, wanted.flash_attention)
     everything = architecture.n_layers + 1 if gpus else 0
     layers = everything
-    use = _use(architecture, account, gpus, ram, wanted, layers)
+    in_ram = wanted.n_cpu_moe or 0
+
+    def places() -> list[tuple[str, int, int]]:
+        return _use(architecture, account, gpus, ram, wanted, layers, in_ram)
+
+    def fit_in(found: list[tuple[str, int, int]]) -> bool:
+        return all(used + margin <= room for _, used, room in found)
+
+    use = places()
     spare = min(room - used - margin for _, used, room in use)
     fits = spare >= 0
     runs = fits
+    if not fits and wanted.n_cpu_moe is None and gpus and ram is not None:
+        # The first number of layers with which every GPU has room, or else all of them.
+        numbers = [layer + 1 for layer in expert_layers(architecture)]
+        low, high = 0, len(numbers) - 1
+        while low < high:
+            middle = (low + high) // 2
+            in_ram = numbers[middle]
+            if fit_in(places()[: len(gpus)]):
+                high = middle
+            else:
+                low = middle + 1
+        in_ram = numbers[high] if numbers else 0
+        use = places()
+        runs = fit_in(use)
     while not runs and layers > 0:
         layers -= 1
-        use = _use(architecture, account, gpus, ram, wanted, layers)
-        runs = all(used + margin <= room for _, used, room in use)
+        use = places()
+        runs = fit_in(use)
     return Fit(
         fits=fits,
         runs=runs,
@@ -224,7 +259,26 @@ def fit(
         n_gpu_layers=layers if runs else 0,
         n_layers=everything,
         used_bytes=tuple((name, used) for name, used, _ in use),
+        n_cpu_moe=in_ram if runs else wanted.n_cpu_moe or 0,
     )
+
+
+@functools.cache
+def expert_layers(architecture: Architecture) -> tuple[int, ...]:
+    """Return the numbers of the layers that have experts, rising; none for a dense model."""
+    a = architecture
+    if a.name == "llama4" and a.n_dense_layers:
+        # Experts in every so-and-so-many-th layer (llama.cpp, src/models/llama4.cpp).
+        step = a.n_layers // a.n_expert_layers
+        return tuple(range(step - 1, a.n_layers, step))
+    groups = weights.tensors(a)
+    return next((group.layers for group in groups if group.role == "expert_up"), ())
+
+
+def n_layers_without_experts(architecture: Architecture, n_gpu_layers: int, n_cpu_moe: int) -> int:
+    """Return how many layers on a GPU have their experts in RAM."""
+    first = architecture.n_layers - max(0, min(n_gpu_layers - 1, architecture.n_layers))
+    return memory.experts_between(expert_layers(architecture), first, n_cpu_moe)
 
 
 def advice(
@@ -241,9 +295,10 @@ def advice(
     """List what to change so that a model fits, in order of least harm, until it does.
 
     Flash attention costs nothing. An 8-bit cache, a shorter context and a smaller quantization
-    down to 4 bits cost little. Then layers go to RAM, which costs speed; then come a 4-bit cache
-    and fewer than 4 bits, which cost quality; last a smaller model. What turns out not to be
-    needed is left out again.
+    down to 4 bits cost little. Then layers go to RAM, which costs speed, and of a mixture of
+    experts only the experts, which costs less of it; then come a 4-bit cache and fewer than 4
+    bits, which cost quality; last a smaller model. What turns out not to be needed is left out
+    again.
 
     Parameters
     ----------
@@ -265,7 +320,15 @@ def advice(
     def measure(choice: _Choice) -> tuple[Fit, int]:
         account = weights.account(choice.architecture, choice.quant)
         found = fit(choice.architecture, account, gpus, ram, choice.setup, margin=margin)
-        use = _use(choice.architecture, account, gpus, ram, choice.setup, found.n_layers)
+        use = _use(
+            choice.architecture,
+            account,
+            gpus,
+            ram,
+            choice.setup,
+            found.n_layers,
+            choice.setup.n_cpu_moe or 0,
+        )
         return found, sum(used for _, used, _ in use)
 
     start = _Choice(architecture, quant, setup or Setup())
@@ -280,6 +343,7 @@ def advice(
         if change.offloads:
             if found.runs:
                 taken.append(change)
+                choice = changed
                 break
         elif after < before:
             taken.append(change)
@@ -336,7 +400,8 @@ def _changes(
     for kind in _GOOD_QUANTS:
         yield quantized(kind, "a little quality")
     if can_offload:
-        yield _Change("some layers in RAM", "speed", lambda choice: choice, offloads=True)
+        # Without experts this is what it always was: layers go.
+        yield replace(opened("some layers in RAM", "speed", n_cpu_moe=None), offloads=True)
     yield opened("KV cache in q4_0", "some quality", kv_type="q4_0")
     for kind in _POOR_QUANTS:
         yield quantized(kind, "much quality")
@@ -367,13 +432,23 @@ def _steps(
         choice = change.apply(choice)
         found, after = measure(choice)
         if change.offloads:
-            in_ram = found.n_layers - found.n_gpu_layers
-            phrase = f"{in_ram} of {found.n_layers} layers in RAM"
+            phrase = _in_ram(choice.architecture, found)
             steps.append(Step(phrase, change.cost, max(0, -found.margin_bytes), True))
         else:
             steps.append(Step(change.phrase, change.cost, before - after, found.fits))
         before = after
     return tuple(steps)
+
+
+def _in_ram(architecture: Architecture, found: Fit) -> str:
+    """Say what lies in RAM."""
+    layers = found.n_layers - found.n_gpu_layers
+    whole = f"{layers} of {found.n_layers} layers in RAM"
+    kept = n_layers_without_experts(architecture, found.n_gpu_layers, found.n_cpu_moe)
+    if not kept:
+        return whole
+    experts = f"the experts of {kept} layers in RAM (--n-cpu-moe {found.n_cpu_moe})"
+    return f"{whole}, and {experts}" if layers else experts
 
 
 def _use(
@@ -383,6 +458,7 @@ def _use(
     ram: Place | None,
     setup: Setup,
     n_gpu_layers: int,
+    n_cpu_moe: int,
 ) -> list[tuple[str, int, int]]:
     """Return name, used bytes and usable bytes of every place."""
     a = architecture
@@ -391,21 +467,38 @@ def _use(
     caches = memory.kv_cache_bytes(
         a, cells, setup.kv_type, n_ubatch=setup.n_ubatch, n_sequences=sequences
     ) + memory.recurrent_bytes(a, sequences)
-    split = memory.device_weights_bytes(account, n_gpu_layers, a.n_layers)
+    # Without experts to tell apart, all layers count as equally large.
+    with_experts = expert_layers(a) if n_cpu_moe else ()
+    split = memory.device_weights_bytes(
+        account, n_gpu_layers, a.n_layers, n_cpu_moe=n_cpu_moe, expert_layers=with_experts
+    )
     repeating = max(0, n_gpu_layers - 1)
-    on_gpu = repeating / a.n_layers
+    on_gpu = repeating / a.n_layers if setup.kv_offload else 0.0
     host = split.host_bytes + round(caches * (1 - on_gpu)) + memory.output_bytes(a, sequences)
     places: list[tuple[str, int, int]] = []
     if n_gpu_layers:
-        per_layer = (account.layer_bytes + caches) / a.n_layers
-        output = split.device_bytes - round(account.layer_bytes * on_gpu)
+        experts = account.expert_bytes if with_experts else 0
+        per_expert_layer = experts / max(1, len(with_experts))
+        per_layer = (account.layer_bytes - experts + caches * setup.kv_offload) / a.n_layers
+        output = account.output_bytes + account.embedding_bytes * account.tied_embeddings
+        is_partial = repeating < a.n_layers or (
+            n_layers_without_experts(a, n_gpu_layers, n_cpu_moe) > 0
+        )
+        layer_cache = 0 if setup.kv_offload else round(caches / a.n_layers)
+        start = a.n_layers - repeating
         for gpu, layers in zip(gpus, _shares(gpus, repeating), strict=True):
-            used = round(per_layer * layers) + gpu.overhead_bytes
-            used += _device_compute(a, account, setup, gpu.backend, repeating < a.n_layers)
+            end = start + layers
+            held = memory.experts_between(with_experts, max(start, n_cpu_moe), end)
+            used = round(per_layer * layers + per_expert_layer * held) + gpu.overhead_bytes
+            used += _device_compute(a, account, setup, gpu.backend, is_partial, layer_cache)
             if gpu is gpus[-1]:
                 used += output
             places.append((gpu.name, used, gpu.usable_bytes))
-        host += memory.host_compute_bytes(a, setup.n_ctx, setup.n_ubatch, setup.flash_attention)
+            start = end
+        if setup.kv_offload or setup.flash_attention:
+            host += memory.host_compute_bytes(a, setup.n_ctx, setup.n_ubatch, setup.flash_attention)
+        else:
+            host += _compute(a, setup, "CPU", 1)
     else:
         places += [(gpu.name, 0, gpu.usable_bytes) for gpu in gpus]
         host += _compute(a, setup, "CPU", setup.n_outputs)
@@ -437,14 +530,23 @@ def _device_compute(
     setup: Setup,
     backend: str,
     is_partial: bool,
+    layer_cache: int = 0,
 ) -> int:
     """Return a GPU's compute buffer.
 
     While some layers are in RAM, llama.cpp copies their matrices to the GPU to read a prompt: two
     of the largest at a time. Checked against one report only: Qwen3-30B-A3B in F16 on an RTX 4090
     (llama.cpp, tools/fit-params/README.md), 898 MiB, here 856.
+
+    With the cache in RAM, flash attention gets a copy of one layer's, ``layer_cache`` bytes;
+    without flash attention, no scores are computed here. Checked against a second device that
+    llama.cpp took for a GPU: at most 15 % too much.
     """
+    if layer_cache and not setup.flash_attention:
+        setup = replace(setup, n_ctx=min(setup.n_ctx, setup.n_ubatch))
     whole = _compute(a, setup, backend, setup.n_outputs)
+    if layer_cache and setup.flash_attention:
+        whole = max(whole, _compute(a, setup, backend, 1) + layer_cache)
     if not is_partial:
         return whole
     if a.is_moe:

@@ -6,7 +6,9 @@ The figures follow what llama.cpp allocates. Its own report is the test for them
 
 from __future__ import annotations
 
+import bisect
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -419,14 +421,20 @@ def check_cache(kv_type: str, flash_attention: bool) -> None:
 
 
 def device_weights_bytes(
-    account: WeightAccount, n_gpu_layers: int, n_layers: int, tied: bool | None = None
+    account: WeightAccount,
+    n_gpu_layers: int,
+    n_layers: int,
+    tied: bool | None = None,
+    *,
+    n_cpu_moe: int = 0,
+    expert_layers: Sequence[int] = (),
 ) -> Split:
     """Split a model's weights between GPU and host as llama.cpp does.
 
     The first layer that is offloaded is the output matrix, then layers from the last to the
     first; all are offloaded with ``n_gpu_layers`` above ``n_layers``. The input table stays on
     the host always. A tied one is copied to the GPU as output matrix, and is then on both sides.
-    Layers count as equally large.
+    Layers count as equally large, and so do the experts of those that have some.
 
     Parameters
     ----------
@@ -438,6 +446,12 @@ def device_weights_bytes(
         Layers of the model.
     tied
         Whether input and output share a table; None: as the account says.
+    n_cpu_moe
+        The experts of so many layers, counted from the first, stay on the host (llama.cpp's
+        ``--n-cpu-moe``).
+    expert_layers
+        Numbers of the layers with experts, rising (:func:`guidebook.fit.expert_layers`). Empty:
+        experts are spread over all layers, and none stay.
 
     Raises
     ------
@@ -450,12 +464,23 @@ def device_weights_bytes(
         return Split(0, account.total_bytes)
     is_tied = account.tied_embeddings if tied is None else tied
     repeating = min(n_gpu_layers - 1, n_layers)
-    layers = round(account.layer_bytes * repeating / n_layers)
+    experts = account.expert_bytes if expert_layers else 0
+    held = experts_between(expert_layers, max(n_layers - repeating, n_cpu_moe), n_layers)
+    layers = round(
+        (account.layer_bytes - experts) * repeating / n_layers
+        + experts * held / max(1, len(expert_layers))
+    )
     output = account.output_bytes + (account.embedding_bytes if is_tied else 0)
     return Split(
         device_bytes=layers + output,
         host_bytes=account.embedding_bytes + account.layer_bytes - layers,
     )
+
+
+def experts_between(expert_layers: Sequence[int], first: int, end: int) -> int:
+    """Return how many layers with experts lie from layer ``first`` to before ``end``."""
+    found = bisect.bisect_left(expert_layers, end) - bisect.bisect_left(expert_layers, first)
+    return max(0, found)
 
 
 def _padded(n: int) -> int:

@@ -99,6 +99,8 @@ class Choice:
         layers = self.answer.n_gpu_layers or 0
         everything = self.model.architecture.n_layers + 1
         offload = f" -ngl {99 if layers >= everything else layers}" if layers else ""
+        if layers and self.answer.n_cpu_moe:
+            offload += f" --n-cpu-moe {self.answer.n_cpu_moe}"
         return (
             f"llama-server -m {self.model.name}-{self.case.quant}.gguf -c {self.case.context}"
             f"{offload} -fa on --host 127.0.0.1"
@@ -205,6 +207,7 @@ def to_dict(wanted: Rig, uses: Sequence[Use] = USES) -> dict[str, object]:
                         "quant": choice.case.quant,
                         "total_bytes": choice.answer.total_bytes,
                         "n_gpu_layers": choice.answer.n_gpu_layers,
+                        "n_cpu_moe": choice.answer.n_cpu_moe,
                         "tokens_per_second": choice.answer.tokens_per_second,
                         "low": choice.answer.low,
                         "high": choice.answer.high,
@@ -276,6 +279,8 @@ def _choice_lines(choice: Choice) -> Iterator[str]:
     where = ""
     if answer.n_gpu_layers and answer.n_gpu_layers <= choice.model.architecture.n_layers:
         where = f", {answer.n_gpu_layers} layers on the GPU"
+    if answer.n_gpu_layers and answer.n_cpu_moe:
+        where += f", the experts of the first {answer.n_cpu_moe} layers in RAM"
     yield (
         f"  {choice.model.name} {choice.case.quant}: {units.memory(answer.total_bytes)}, "
         f"{units.number(answer.tokens_per_second, 2)} tokens/s ({speed}){where}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from guidebook import architecture as architectures
@@ -17,7 +17,8 @@ from guidebook import fit, memory, speed, units, weights, workload
 from guidebook.architecture import Architecture
 from guidebook.catalog import hardware, models
 from guidebook.catalog.hardware import Device
-from guidebook.speed import Phase, Share
+from guidebook.fit import Fit
+from guidebook.speed import Kept, Phase, Prediction, Share
 from guidebook.weights import WeightAccount
 
 # Best first; the last is what most people run. Below four bits a smaller model at four bits is
@@ -60,6 +61,12 @@ class Case:
         As llama.cpp takes them.
     n_gpu_layers
         As llama.cpp counts them; None: as many as fit.
+    n_cpu_moe
+        The experts of so many layers, counted from the first, stay in RAM (``--n-cpu-moe``).
+        None: none where the layers are given or the model fits; else of as few layers as needed,
+        if that writes faster than leaving whole layers in RAM.
+    kv_offload
+        The KV cache lies where its layer does; without (``--no-kv-offload``), in RAM.
     """
 
     hardware: str
@@ -74,6 +81,8 @@ class Case:
     flash_attention: bool = True
     kv_type: str = "f16"
     n_gpu_layers: int | None = None
+    n_cpu_moe: int | None = None
+    kv_offload: bool = True
 
     @property
     def phase(self) -> Phase:
@@ -95,9 +104,12 @@ class Answer:
     weights_bytes, kv_cache_bytes, compute_bytes, overhead_bytes
         Memory, over all places. The cache includes the states of recurrent layers.
     fits
-        Whether it fits as asked: with all layers on the hardware, or ``n_gpu_layers`` of them.
+        Whether it fits as asked: with all layers on the hardware, or ``n_gpu_layers`` of them, and
+        with the experts of ``n_cpu_moe`` layers in RAM where that is asked for.
     n_gpu_layers
         Layers on the GPUs, the output matrix counting as one; 0 on a CPU.
+    n_cpu_moe
+        The experts of so many layers, counted from the first, are in RAM.
     margin_bytes
         Room left in the tightest place with all layers there; negative: what is missing.
     tokens_per_second, low, high
@@ -112,6 +124,7 @@ class Answer:
     overhead_bytes: int | None = None
     fits: bool | None = None
     n_gpu_layers: int | None = None
+    n_cpu_moe: int | None = None
     margin_bytes: int | None = None
     tokens_per_second: float | None = None
     low: float | None = None
@@ -182,8 +195,29 @@ def predict(
         multiprocessors=device.multiprocessors,
     )
     gpus, host = _places(device, case.n_devices, ram_bytes)
-    setup = fit.Setup(case.n_ctx, flash_attention=case.flash_attention, kv_type=case.kv_type)
+
+    def predicted(found: Fit, phase: Phase) -> Prediction:
+        layers = _layers(case, found)
+        return speed.predict(
+            _shares(device, ram, case.n_devices, layers / found.n_layers if gpus else 0.0),
+            load_of(architecture, account, case),
+            phase,
+            max(1, case.n_prompt),
+            kept=_kept(case, architecture, found, layers, ram),
+        )
+
+    setup = _setup(case)
     found = fit.fit(architecture, account, gpus, host, setup)
+    is_free = case.n_cpu_moe is None and case.n_gpu_layers is None
+    if architecture.is_moe and is_free and not found.fits:
+        other = fit.fit(architecture, account, gpus, host, replace(setup, n_cpu_moe=None))
+        if other.runs and (
+            not found.runs
+            # One way to open the model, whatever is asked about it: the one that writes faster.
+            or predicted(other, "decode").tokens_per_second
+            > predicted(found, "decode").tokens_per_second
+        ):
+            found = other
     layers = _layers(case, found)
     is_known = device.memory_bytes is not None
     as_asked = found.runs and layers <= found.n_gpu_layers
@@ -191,12 +225,7 @@ def predict(
     notes = list(_notes(case, architecture, device, found, layers, fits, ram))
     prediction = None
     if found.runs:
-        prediction = speed.predict(
-            _shares(device, ram, case.n_devices, layers / found.n_layers if gpus else 0.0),
-            load_of(architecture, account, case),
-            case.phase,
-            max(1, case.n_prompt),
-        )
+        prediction = predicted(found, case.phase)
         notes.append(prediction.basis)
     copies = max(1, len(gpus))
     return Answer(
@@ -206,6 +235,7 @@ def predict(
         overhead_bytes=needed.overhead_bytes * copies,
         fits=fits if is_known else None,
         n_gpu_layers=layers,
+        n_cpu_moe=found.n_cpu_moe if gpus else 0,
         margin_bytes=found.margin_bytes if is_known else None,
         tokens_per_second=prediction.tokens_per_second if prediction else None,
         low=prediction.low if prediction else None,
@@ -225,9 +255,8 @@ def changes(case: Case) -> tuple[fit.Step, ...]:
     device = hardware.find(case.hardware)
     architecture, _ = model_of(case)
     gpus, host = _places(device, case.n_devices, None)
-    setup = fit.Setup(case.n_ctx, flash_attention=case.flash_attention, kv_type=case.kv_type)
     quant = case.quant or usual_quants(architecture)[-1]
-    return fit.advice(architecture, quant, gpus, host, setup)
+    return fit.advice(architecture, quant, gpus, host, _setup(case))
 
 
 def model_of(case: Case) -> tuple[Architecture, WeightAccount]:
@@ -295,6 +324,16 @@ def place_of(device: Device, *, desktop: bool = False) -> fit.Place:
     )
 
 
+def _setup(case: Case) -> fit.Setup:
+    return fit.Setup(
+        case.n_ctx,
+        flash_attention=case.flash_attention,
+        kv_type=case.kv_type,
+        n_cpu_moe=case.n_cpu_moe or 0,
+        kv_offload=case.kv_offload,
+    )
+
+
 def _places(
     device: Device, n_devices: int, ram_bytes: int | None
 ) -> tuple[tuple[fit.Place, ...], fit.Place | None]:
@@ -322,6 +361,27 @@ def _shares(device: Device, ram: Device, n_devices: int, on_gpu: float) -> list[
     return [Share(ram, 1 - on_gpu), *shares] if on_gpu < 1 else shares
 
 
+def _kept(
+    case: Case, architecture: Architecture, found: Fit, layers: int, ram: Device
+) -> Kept | None:
+    """Return what the layers on the GPUs keep in RAM, if anything."""
+    if not layers:
+        return None
+    a = architecture
+    experts = fit.n_layers_without_experts(a, layers, found.n_cpu_moe)
+    cached = 0.0 if case.kv_offload else min(layers - 1, a.n_layers) / a.n_layers
+    if not experts and not cached:
+        return None
+    return Kept(
+        ram,
+        experts=experts / max(1, a.n_expert_layers),
+        expert_layers=experts,
+        cache=cached,
+        cache_layers=round(a.n_attention_layers * cached),
+        flash_attention=case.flash_attention,
+    )
+
+
 def _notes(
     case: Case,
     architecture: Architecture,
@@ -341,6 +401,17 @@ def _notes(
         yield f"does not fit: at most {found.n_gpu_layers} of {found.n_layers} layers do"
     if found.runs and layers < found.n_layers:
         yield f"{layers} of {found.n_layers} layers on the GPU, the others in {ram.name}"
+    if found.n_cpu_moe and not architecture.is_moe:
+        yield "n_cpu_moe changes nothing: the model has no experts"
+    experts = fit.n_layers_without_experts(architecture, layers, found.n_cpu_moe)
+    if found.runs and experts:
+        yield (
+            f"the experts of {experts} layers in {ram.name}, the rest of these layers on the GPU "
+            f"(--n-cpu-moe {found.n_cpu_moe})"
+        )
+    if found.runs and layers and not case.kv_offload:
+        does = "copied to the GPU for every token" if case.flash_attention else "read by the CPU"
+        yield f"the KV cache in {ram.name}, {does}"
     if case.n_ctx > architecture.context_length:
         yield f"the model was trained for {architecture.context_length:,} tokens"
     if case.phase == "decode" and speed.unpacking_work(case.quant) > 1:
@@ -351,6 +422,11 @@ def _check(case: Case) -> None:
     for name in ("n_prompt", "n_generate", "depth"):
         if getattr(case, name) < 0:
             raise ValueError(f"{name} is {getattr(case, name)}. Give 0 or more tokens.")
+    if case.n_cpu_moe is not None and case.n_cpu_moe < 0:
+        raise ValueError(
+            f"n_cpu_moe is {case.n_cpu_moe}. Give 0 or more layers, or leave it out for as few "
+            "as needed."
+        )
     if case.context is not None and case.context < 1:
         raise ValueError(f"A context of {case.context} tokens holds nothing. Give at least 1.")
     if not 1 <= case.n_devices <= _MOST_DEVICES:

@@ -21,7 +21,7 @@ import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any, Literal
 
@@ -42,6 +42,12 @@ _HOP_SECONDS = 100e-6
 # For a large batch llama.cpp copies offloaded weights to the GPU; pageable memory over PCIe 4.0
 # x16 sustains about half of the rated 31.5 GB/s. An assumption.
 _PCIE_BANDWIDTH = 16e9
+# Within a layer, from the GPU to the CPU and back: two copies of some kilobytes, a wait for each,
+# and the CPU's threads wake up. An assumption.
+_TRIP_SECONDS = 50e-6
+# From so many tokens on, a batch's experts are copied to the GPU rather than computed by the CPU
+# (GGML_OP_OFFLOAD_MIN_BATCH in ggml-cuda.cu).
+_LEAST_COPIED_BATCH = 32
 
 # Attention multiplies 16-bit numbers, quantized weights are multiplied in 8 bits at twice the rate.
 _ATTENTION_WORK = 2.0
@@ -206,6 +212,56 @@ class Share:
     fraction: float = 1.0
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What layers on the GPUs keep in RAM.
+
+    Attributes
+    ----------
+    device
+        The RAM.
+    experts
+        The fraction of all experts: with ``--n-cpu-moe``. The CPU computes them, except for large
+        batches.
+    expert_layers
+        The layers that these experts belong to.
+    cache
+        The fraction of the KV cache: with ``--no-kv-offload``.
+    cache_layers
+        The layers with attention that this cache belongs to.
+    flash_attention
+        With it, llama.cpp copies this cache to the GPU for every pass; without, the CPU computes
+        the attention over it. Its scheduler gives an operation to the GPU that computes what
+        follows, unless told otherwise (``ggml_backend_sched_split_graph``), and it is told
+        otherwise without flash attention only (``build_attn_mha`` in llama-graph.cpp).
+    """
+
+    device: Device
+    experts: float = 0.0
+    expert_layers: int = 0
+    cache: float = 0.0
+    cache_layers: int = 0
+    flash_attention: bool = True
+
+    @property
+    def trip_seconds(self) -> float:
+        """What going to the CPU and back takes in one pass over the model."""
+        return (self.expert_layers + self.cache_layers) * _TRIP_SECONDS
+
+    def on_cpu(self, load: Load, *, experts: bool) -> Load:
+        """Return what the CPU computes of it, the experts or not."""
+        attention = 0.0 if self.flash_attention else self.cache
+        return replace(
+            load.experts(self.experts if experts else 0.0),
+            kv_bytes=load.kv_bytes * attention,
+            attention_flop=load.attention_flop * attention,
+        )
+
+    def copied_bytes(self, load: Load) -> float:
+        """Return what crosses to the GPU of the cache in one pass."""
+        return load.kv_bytes * self.cache if self.flash_attention else 0.0
+
+
 def family(device: Device) -> str:
     """Return which devices share coefficients with this one.
 
@@ -285,6 +341,7 @@ def predict(
     phase: Phase,
     n_tokens: int = 1,
     model: Model | None = None,
+    kept: Kept | None = None,
 ) -> Prediction:
     """Predict the speed of a model that lies on one device, on several, or on GPU and RAM.
 
@@ -300,6 +357,8 @@ def predict(
         Length of the prompt.
     model
         Coefficients; the committed ones by default.
+    kept
+        What the layers on GPUs leave in RAM; None: nothing.
 
     Raises
     ------
@@ -310,10 +369,11 @@ def predict(
         raise ValueError("The shares of a model must add up to the whole model.")
     model = model or calibrated()
     time = _decode_seconds if phase == "decode" else _prefill_seconds
-    total = time(shares, load, n_tokens, model)
+    total = time(shares, load, n_tokens, model, kept)
     # Published tables hardly vary the depth and the low-bit types: these parts are less sure.
-    sure = time(shares, load.without_depth(), n_tokens, model)
-    interval, basis = _interval(shares, phase, bool(load.n_moe_layers), model)
+    sure = time(shares, load.without_depth(), n_tokens, model, kept)
+    devices = [share.device for share in shares] + ([kept.device] if kept else [])
+    interval, basis = _interval(devices, phase, bool(load.n_moe_layers), model)
     tokens = 1 if phase == "decode" else n_tokens
     return Prediction(
         tokens_per_second=tokens / total,
@@ -354,14 +414,41 @@ def interval_group(device: Device, phase: Phase, moe: bool) -> str:
     return f"{chips}, {phase}{', experts' if moe else ''}"
 
 
-def _decode_seconds(shares: Sequence[Share], load: Load, _: int, model: Model) -> float:
+def _decode_seconds(
+    shares: Sequence[Share], load: Load, _: int, model: Model, kept: Kept | None
+) -> float:
     """Return the time of one token: one device after the other."""
-    return (len(shares) - 1) * _HOP_SECONDS + sum(
-        seconds(share.device, load.part(share.fraction), "decode", model) for share in shares
+    parts = [load.part(share.fraction) for share in shares]
+    beside = 0.0
+    if kept is not None:
+        elsewhere = kept.on_cpu(load, experts=True)
+        parts = _without(shares, load, elsewhere)
+        beside = seconds(kept.device, elsewhere, "decode", model) + kept.trip_seconds
+        beside += kept.copied_bytes(load) / _PCIE_BANDWIDTH
+    return (
+        (len(shares) - 1) * _HOP_SECONDS
+        + beside
+        + sum(
+            seconds(share.device, part, "decode", model)
+            for share, part in zip(shares, parts, strict=True)
+        )
     )
 
 
-def _prefill_seconds(shares: Sequence[Share], load: Load, n_tokens: int, model: Model) -> float:
+def _without(shares: Sequence[Share], load: Load, elsewhere: Load) -> list[Load]:
+    """Return every share's load; what is computed elsewhere is taken from the GPUs' alike."""
+    on_gpus = sum(share.fraction for share in shares if share.device.kind != "ram")
+    return [
+        load.part(share.fraction)
+        if share.device.kind == "ram"
+        else load.part(share.fraction).less(elsewhere.part(share.fraction / on_gpus))
+        for share in shares
+    ]
+
+
+def _prefill_seconds(
+    shares: Sequence[Share], load: Load, n_tokens: int, model: Model, kept: Kept | None
+) -> float:
     """Return the time of a prompt: devices of one kind work on different batches at once."""
     gpus = [share for share in shares if share.device.kind != "ram"]
     rest = sum(share.fraction for share in shares if share.device.kind == "ram")
@@ -373,27 +460,43 @@ def _prefill_seconds(shares: Sequence[Share], load: Load, n_tokens: int, model: 
     batches = math.ceil(n_tokens / DEFAULT_N_UBATCH)
     # Layers in RAM are computed by the first GPU, which has to fetch their weights every time.
     copied = batches * load.weights_bytes * rest / _PCIE_BANDWIDTH
+    parts = [load.part(share.fraction) for share in gpus]
+    if kept is not None:
+        # So it does with experts in RAM, unless the batch is small.
+        used = load.used_experts(min(n_tokens, DEFAULT_N_UBATCH))
+        is_small = n_tokens < _LEAST_COPIED_BATCH
+        crossing = kept.copied_bytes(load)
+        if not is_small:
+            crossing += load.experts(kept.experts).weights_bytes * used
+        elsewhere = kept.on_cpu(load, experts=is_small)
+        parts = _without(gpus, load, elsewhere)
+        elsewhere = replace(elsewhere, weights_bytes=elsewhere.weights_bytes * used)
+        copied += batches * (crossing / _PCIE_BANDWIDTH + kept.trip_seconds)
+        copied += seconds(kept.device, elsewhere, "prefill", model, n_tokens)
     stages = [
-        seconds(share.device, load.part(share.fraction), "prefill", model, n_tokens)
-        for share in gpus
+        seconds(share.device, part, "prefill", model, n_tokens)
+        for share, part in zip(gpus, parts, strict=True)
     ]
     stages[0] += copied + (
         seconds(gpus[0].device, load.part(rest), "prefill", model, n_tokens) if rest else 0.0
     )
+    if kept is not None:
+        # With either in RAM llama.cpp gives up its pipeline (llama-context.cpp).
+        return sum(stages) + batches * (len(stages) - 1) * _HOP_SECONDS
     # A pipeline: while the second device computes a batch, the first begins the next one.
     return (sum(stages) + (batches - 1) * max(stages)) / batches + (len(stages) - 1) * _HOP_SECONDS
 
 
 def _interval(
-    shares: Sequence[Share], phase: Phase, moe: bool, model: Model
+    devices: Sequence[Device], phase: Phase, moe: bool, model: Model
 ) -> tuple[Interval, str]:
     """Return the interval of the least certain device, and a sentence about it."""
-    parts = [_interval_of(share.device, phase, moe, model) for share in shares]
+    parts = [_interval_of(device, phase, moe, model) for device in devices]
     widest, basis = max(parts, key=lambda part: part[0].high / part[0].low)
-    distinct = {share.device.name for share in shares}
+    distinct = {device.name for device in devices}
     if len(distinct) > 1:
         return widest.widened(1.5), f"{basis}; wider, because splits are not calibrated"
-    if len(shares) > 1:
+    if len(devices) > 1:
         return widest.widened(1.25), f"{basis}; wider, because several devices are not calibrated"
     return widest, basis
 

@@ -31,6 +31,10 @@ class Load:
         Operations of the attention scores, per token of the prompt, at its depth.
     decode_work
         How much more unpacking the weights takes than 4-bit ones (``speed.unpacking_work``).
+    expert_bytes, n_expert_weights
+        What experts are of ``weights_bytes``, and of ``n_weights``.
+    expert_share
+        Of a layer's experts, those that one token uses.
     """
 
     decode_bytes: float
@@ -41,6 +45,9 @@ class Load:
     kv_bytes: float = 0.0
     attention_flop: float = 0.0
     decode_work: float = 1.0
+    expert_bytes: float = 0.0
+    n_expert_weights: float = 0.0
+    expert_share: float = 1.0
 
     def part(self, fraction: float) -> Load:
         """Return the load of a fraction of the model."""
@@ -53,6 +60,39 @@ class Load:
             n_moe_layers=self.n_moe_layers * fraction,
             kv_bytes=self.kv_bytes * fraction,
             attention_flop=self.attention_flop * fraction,
+            expert_bytes=self.expert_bytes * fraction,
+            n_expert_weights=self.n_expert_weights * fraction,
+        )
+
+    def used_experts(self, n_tokens: int) -> float:
+        """Return which share of the experts a batch of so many tokens uses.
+
+        Tokens choose their experts independently, and all experts equally often: an assumption.
+        """
+        return 1 - (1 - self.expert_share) ** n_tokens
+
+    def experts(self, fraction: float) -> Load:
+        """Return the load of a fraction of the experts alone.
+
+        Layers stay with the rest, which starts them.
+        """
+        return Load(
+            decode_bytes=self.expert_bytes * self.expert_share * fraction,
+            weights_bytes=self.expert_bytes * fraction,
+            n_weights=self.n_expert_weights * fraction,
+            n_layers=0,
+            decode_work=self.decode_work,
+        )
+
+    def less(self, other: Load) -> Load:
+        """Return what is left of the load when a part of it is elsewhere."""
+        return replace(
+            self,
+            decode_bytes=self.decode_bytes - other.decode_bytes,
+            weights_bytes=self.weights_bytes - other.weights_bytes,
+            n_weights=self.n_weights - other.n_weights,
+            kv_bytes=self.kv_bytes - other.kv_bytes,
+            attention_flop=self.attention_flop - other.attention_flop,
         )
 
     def without_depth(self) -> Load:
@@ -93,6 +133,17 @@ def of(
         kv_bytes=_kv_bytes(a, depth, bytes_per_element),
         attention_flop=_attention_flop(a, depth),
         decode_work=decode_work,
+        expert_bytes=account.expert_bytes,
+        n_expert_weights=_expert_weights(a),
+        expert_share=a.n_experts_used / a.n_experts if a.is_moe else 1.0,
+    )
+
+
+def _expert_weights(a: Architecture) -> int:
+    """Return the experts' weights that one token is multiplied with."""
+    matrices = 3 if a.gated else 2
+    return (
+        matrices * a.hidden_size * a.expert_feed_forward_size * a.n_experts_used * a.n_expert_layers
     )
 
 

@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -50,6 +50,18 @@ llama.llama_backend_init()
 model_params = llama.llama_model_default_params()
 model_params.n_gpu_layers = job["n_gpu_layers"]
 model_params.no_alloc = job["no_alloc"]
+if job["n_cpu_moe"]:
+    # As common/common.h, llm_add_n_cpu_ffn_overrides; the list ends with an empty entry.
+    class Override(ctypes.Structure):
+        _fields_ = [("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p)]
+
+    cpu = llama.llama_cpp._lib.ggml_backend_cpu_buffer_type
+    cpu.restype = ctypes.c_void_p
+    overrides = (Override * (job["n_cpu_moe"] + 1))()
+    for i in range(job["n_cpu_moe"]):
+        pattern = r"blk\\.%d\\.ffn_(up|down|gate|gate_up)_(ch|)exps" % i
+        overrides[i] = Override(pattern.encode(), cpu())
+    model_params.tensor_buft_overrides = ctypes.addressof(overrides)
 # Without mmap each buffer holds its tensors and nothing else; a simulation must not map at all.
 model_params.load_mode = llama.LLAMA_LOAD_MODE_MMAP if job["mmap"] else llama.LLAMA_LOAD_MODE_NONE
 model = llama.llama_model_load_from_file(job["path"].encode(), model_params)
@@ -73,6 +85,8 @@ _BUFFER = re.compile(
 _CACHE = re.compile(r"^llama_kv_cache\w*: size = +(?P<mib>[\d.]+) MiB")
 _STATE = re.compile(r"^llama_memory_recurrent: size = +(?P<mib>[\d.]+) MiB")
 _FILE_SIZE = re.compile(r"file size += +(?P<number>[\d.]+) (?P<unit>[MG]iB)")
+# "tensor blk.0.ffn_up_exps.weight (384 MiB f16) buffer type overridden to CPU"
+_KEPT = re.compile(r"^tensor (?P<name>\S+) \(\d+ MiB \S+\) buffer type overridden")
 _ERROR = re.compile(r"error loading model: (.+)")
 
 
@@ -97,6 +111,8 @@ class Setting:
     full_window_cache
         Keep the whole context for window layers too. llama.cpp's own programs don't;
         ``llama_cpp.Llama`` does unless ``swa_full=False`` is given.
+    kv_offload
+        The cache lies where its layer does, and not in RAM.
     """
 
     n_ctx: int
@@ -105,6 +121,7 @@ class Setting:
     flash_attention: bool = False
     kv_type: str = "f16"
     full_window_cache: bool = False
+    kv_offload: bool = True
 
     def _params(self) -> dict[str, int]:
         key, _, value = self.kv_type.partition("/")
@@ -123,6 +140,7 @@ class Setting:
             "type_k": type_k,
             "type_v": type_v,
             "swa_full": int(self.full_window_cache),
+            "offload_kqv": self.kv_offload,
         }
 
 
@@ -143,6 +161,8 @@ class Allocation:
     buffers
         Bytes by device and purpose, for example ``{"CPU_REPACK model": 63963136}``. Empty
         buffers are left out, so a simulation has no ``model`` and no ``KV`` here.
+    kept_tensors
+        Names of the tensors that ``n_cpu_moe`` keeps in RAM.
     """
 
     weights_bytes: int
@@ -151,6 +171,7 @@ class Allocation:
     compute_bytes: int
     output_bytes: int
     buffers: Mapping[str, int] = field(default_factory=dict)
+    kept_tensors: tuple[str, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -174,6 +195,7 @@ def report(
     n_gpu_layers: int = 0,
     no_alloc: bool = False,
     *,
+    n_cpu_moe: int = 0,
     mmap: bool = False,
     time_limit: float = _SECONDS,
 ) -> Allocation:
@@ -189,6 +211,8 @@ def report(
         Layers that go to the GPU, if llama.cpp was built for one.
     no_alloc
         Only simulate.
+    n_cpu_moe
+        The experts of so many layers, counted from the first, stay in RAM.
     mmap
         Map the file instead of reading it. A mapped buffer's reported size runs from the first
         of its tensors to the last, and counts what lies between them as well.
@@ -208,6 +232,7 @@ def report(
         [setting],
         n_gpu_layers=n_gpu_layers,
         no_alloc=no_alloc,
+        n_cpu_moe=n_cpu_moe,
         mmap=mmap,
         time_limit=time_limit,
     )[0]
@@ -219,6 +244,7 @@ def reports(
     *,
     n_gpu_layers: int = 0,
     no_alloc: bool = False,
+    n_cpu_moe: int = 0,
     mmap: bool = False,
     time_limit: float = _SECONDS,
 ) -> tuple[Allocation, ...]:
@@ -230,12 +256,15 @@ def reports(
         "path": str(path),
         "n_gpu_layers": n_gpu_layers,
         "no_alloc": no_alloc,
+        "n_cpu_moe": n_cpu_moe,
         "mmap": mmap and not no_alloc,
         "cases": [setting._params() for setting in settings],
     }
     log = _run(path, json.dumps(job), time_limit)
     head, *cases = log.split("\n=== case\n")
     weights = _parse(head.splitlines())
+    # llama.cpp goes through the tensors twice, to count and to create.
+    kept = tuple(dict.fromkeys(m["name"] for m in map(_KEPT.match, head.splitlines()) if m))
     found = []
     for case in cases:
         lines, ending, _ = case.partition("\n=== made")
@@ -244,7 +273,8 @@ def reports(
                 f"llama.cpp refused a setting for {path.name}: {_last_line(case)} A quantized V "
                 "cache needs flash attention; a smaller context needs less memory."
             )
-        found.append(_combine(weights, _parse(lines.splitlines())))
+        report = _combine(weights, _parse(lines.splitlines()))
+        found.append(replace(report, kept_tensors=kept))
     return tuple(found)
 
 

@@ -220,4 +220,6 @@ def _fits(answer: Answer, n_layers: int) -> str:
     missing = f"no, {units.memory(-answer.margin_bytes)} too much"
     if answer.tokens_per_second is None:
         return missing
+    if answer.n_cpu_moe:
+        return f"{missing}; the experts of {answer.n_cpu_moe} layers in RAM"
     return f"{missing}; {answer.n_gpu_layers} of {n_layers} layers on the GPU"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from guidebook import architecture, gguf_files, models, units
+from guidebook import architecture, fit, gguf_files, memory, models, units, weights
 from guidebook.architecture import Architecture
+from guidebook.catalog import models as catalog
 from guidebook.measure import allocation, blank_models
 from guidebook.measure.allocation import AllocationError, Setting
 
@@ -75,6 +76,27 @@ def test_what_llama_cpp_refuses_is_one_sentence(embedded, tmp_path):
     with pytest.raises(AllocationError, match=r"cannot load bad\.gguf") as caught:
         allocation.report(bad, 512)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["qwen3-30b-a3b", "gpt-oss-20b", "deepseek-v3"])
+def test_the_experts_that_llama_cpp_keeps_in_ram_are_those_that_the_planner_counts(name, tmp_path):
+    shape = catalog.find(name).architecture
+    path = tmp_path / "blank.gguf"
+    blank_models.write(path, shape)
+    kept = allocation.report(path, 512, no_alloc=True, n_cpu_moe=5).kept_tensors
+    found = gguf_files.inspect(path)
+    layers = {int(tensor.split(".")[1]) for tensor in kept}
+    assert layers == {layer for layer in fit.expert_layers(shape) if layer < 5}
+    account = weights.from_gguf(found)
+    everything, without = (
+        memory.device_weights_bytes(
+            account, 999, shape.n_layers, n_cpu_moe=n, expert_layers=fit.expert_layers(shape)
+        )
+        for n in (0, 5)
+    )
+    in_ram = sum(tensor.n_bytes for tensor in found.tensors if tensor.name in kept)
+    assert everything.device_bytes - without.device_bytes == in_ram > 0
+    assert without.host_bytes - everything.host_bytes == in_ram
 
 
 def test_a_crash_or_a_hang_ends_only_the_child(embedded, monkeypatch):

@@ -28,6 +28,8 @@ COLUMNS = (
     "flash_attention",
     "kv_type",
     "n_gpu_layers",
+    "n_cpu_moe",
+    "kv_offload",
 )
 
 
@@ -42,11 +44,13 @@ def test_an_empty_column_keeps_its_default():
 
 
 def test_every_column_is_read():
-    values = ("a", "b", "Q8_0", "123", "2", "512", "64", "1024", "8192", "0", "q8_0/f16", "20")
+    counts = ("123", "2", "512", "64", "1024", "8192")
+    values = ("a", "b", "Q8_0", *counts, "0", "q8_0/f16", "20", "8", "0")
     row = dict(zip(COLUMNS, values, strict=True))
     assert cases.parse(row) == planner.Case(
-        "a", "b", "Q8_0", 123, 2, 512, 64, 1024, 8192, False, "q8_0/f16", 20
+        "a", "b", "Q8_0", 123, 2, 512, 64, 1024, 8192, False, "q8_0/f16", 20, 8, False
     )
+    assert cases.parse(row | {"n_cpu_moe": "Auto"}).n_cpu_moe is None
 
 
 def test_a_prompt_without_tokens_to_generate_is_prefill():
@@ -73,6 +77,9 @@ def test_other_columns_pass_through_and_the_answer_follows():
         ({"depth": "nan"}, "not a whole number"),
         ({"context": "inf"}, "not a whole number"),
         ({"flash_attention": "maybe"}, "flash_attention is 'maybe'"),
+        ({"kv_offload": "maybe"}, "kv_offload is 'maybe'"),
+        ({"n_cpu_moe": "some"}, "n_cpu_moe is 'some', not a whole number"),
+        ({"n_cpu_moe": "-3"}, "n_cpu_moe is -3"),
         ({"hardware": "Commodore 64"}, "No device 'Commodore 64'"),
         ({"architecture": "eliza"}, "eliza"),
     ],

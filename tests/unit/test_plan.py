@@ -65,6 +65,16 @@ def test_a_model_that_lies_on_the_card_whole_is_started_with_all_layers():
     assert "--host 127.0.0.1" in choice.command
 
 
+def test_a_mixture_split_with_ram_is_started_with_its_experts_there():
+    wanted = plan.rig("GeForce RTX 4090", ram_bytes=96 * units.GIB)
+    model = models.find("gpt-oss-120b")
+    case = Case("GeForce RTX 4090", model.name, "MXFP4", depth=2048, context=8192)
+    choice = plan.Choice(model, case, wanted.answer(model, case))
+    assert f" -ngl 99 --n-cpu-moe {choice.answer.n_cpu_moe} -fa on" in choice.command
+    said = "\n".join(plan._choice_lines(choice))
+    assert f"the experts of the first {choice.answer.n_cpu_moe} layers in RAM" in said
+
+
 def test_a_machine_without_a_gpu_is_planned_with_its_measured_memory():
     bandwidth = Rate(20e9, (20e9,), "B/s", "test", 2)
     flops = Rate(150e9, (150e9,), "FLOP/s", "test", 2)

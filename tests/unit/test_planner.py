@@ -84,6 +84,66 @@ def test_layers_asked_for_are_taken_as_llama_cpp_counts_them():
     assert "at most" in too_many.note
 
 
+def test_of_a_mixture_that_does_not_fit_experts_go_to_ram_where_that_is_faster():
+    settings_ = {"architecture": "gpt-oss-120b", "context": 8192}
+    chosen = answer("GeForce RTX 4090", **settings_)
+    layers = answer("GeForce RTX 4090", n_cpu_moe=0, **settings_)
+    assert chosen.fits is layers.fits is False
+    assert (chosen.n_gpu_layers, layers.n_cpu_moe) == (37, 0)
+    assert 0 < chosen.n_cpu_moe < 36
+    assert chosen.tokens_per_second > 1.2 * layers.tokens_per_second
+    assert chosen.margin_bytes == layers.margin_bytes
+    assert f"--n-cpu-moe {chosen.n_cpu_moe}" in chosen.note
+    assert "DDR5-5600" in chosen.note
+    # Asked about a prompt, it is the same way to open the model.
+    prompt = answer("GeForce RTX 4090", n_prompt=512, n_generate=0, **settings_)
+    assert (prompt.n_gpu_layers, prompt.n_cpu_moe) == (37, chosen.n_cpu_moe)
+
+
+def test_what_is_asked_for_is_taken_as_it_is():
+    settings_ = {"architecture": "gpt-oss-120b", "context": 8192}
+    chosen = answer("GeForce RTX 4090", **settings_)
+    asked = answer("GeForce RTX 4090", n_cpu_moe=chosen.n_cpu_moe, **settings_)
+    assert asked.fits is True
+    assert asked.tokens_per_second == chosen.tokens_per_second
+    assert answer("GeForce RTX 4090", n_cpu_moe=99, **settings_).tokens_per_second < (
+        chosen.tokens_per_second
+    )
+    too_few = answer("GeForce RTX 4090", n_cpu_moe=chosen.n_cpu_moe - 1, **settings_)
+    assert too_few.fits is False
+    assert too_few.n_gpu_layers < 37
+    by_layers = answer("GeForce RTX 4090", n_gpu_layers=10, **settings_)
+    assert (by_layers.n_gpu_layers, by_layers.n_cpu_moe) == (10, 0)
+    both = answer("GeForce RTX 4090", n_gpu_layers=20, n_cpu_moe=30, **settings_)
+    assert both.fits is True
+    assert "the experts of 13 layers" in both.note
+
+
+def test_a_mixture_that_fits_keeps_its_experts_on_the_card():
+    found = answer("GeForce RTX 4090", "gpt-oss-20b")
+    assert (found.fits, found.n_cpu_moe) == (True, 0)
+
+
+def test_without_a_card_or_without_experts_there_is_nothing_to_leave_in_ram():
+    ram = "DDR5-5600 dual channel (2x64-bit)"
+    assert answer(ram, "gpt-oss-20b", n_cpu_moe=8) == answer(ram, "gpt-oss-20b")
+    plain, asked = answer(), answer(n_cpu_moe=8)
+    assert asked.tokens_per_second == plain.tokens_per_second
+    assert "changes nothing" in asked.note
+
+
+def test_a_cache_in_ram_makes_room_and_costs_speed():
+    near, far, read = (
+        answer(context=8192, depth=4096, kv_offload=offload, flash_attention=flash)
+        for offload, flash in ((True, True), (False, True), (False, False))
+    )
+    assert far.margin_bytes > near.margin_bytes + 0.9 * near.kv_cache_bytes
+    assert far.kv_cache_bytes == near.kv_cache_bytes
+    assert far.tokens_per_second < read.tokens_per_second < near.tokens_per_second
+    assert "copied to the GPU for every token" in far.note
+    assert "read by the CPU" in read.note
+
+
 def test_more_devices_hold_more_and_each_has_its_buffers():
     one, two = (
         answer("GeForce RTX 3090", "llama-3-70b", n_devices=n, context=4096) for n in (1, 2)
@@ -115,6 +175,7 @@ def test_ram_has_no_size_so_nobody_knows_whether_it_fits():
         ({"kv_type": "q8_0", "flash_attention": False}, "flash attention"),
         ({"n_devices": 0}, "n_devices is 0"),
         ({"depth": -1}, "depth is -1"),
+        ({"n_cpu_moe": -1}, "n_cpu_moe is -1"),
         ({"context": 0, "n_generate": 0}, "context"),
         ({"weights_bytes": -5}, "-5"),
         ({"architecture": "no/such/file.gguf"}, "There is no file file.gguf"),
@@ -172,9 +233,11 @@ def test_a_context_longer_than_the_training_is_said():
     st.integers(0, 4096),
     st.integers(0, 4096),
     st.integers(0, 32768),
+    st.sampled_from([None, 0, 5, 99]),
+    st.booleans(),
 )
 def test_every_case_of_the_catalogs_gets_an_answer_without_surprise(
-    device, model, quant, n_devices, n_prompt, n_generate, depth
+    device, model, quant, n_devices, n_prompt, n_generate, depth, n_cpu_moe, kv_offload
 ):
     found = answer(
         device,
@@ -184,6 +247,8 @@ def test_every_case_of_the_catalogs_gets_an_answer_without_surprise(
         n_prompt=n_prompt,
         n_generate=n_generate,
         depth=depth,
+        n_cpu_moe=n_cpu_moe,
+        kv_offload=kv_offload,
     )
     assert found.total_bytes > found.weights_bytes > 0
     if found.tokens_per_second is not None:
