@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 import threading
@@ -37,6 +38,7 @@ class Job:
     shown_as: str
     parameters: dict[str, Any]
     cell_timeout: int
+    scratch: str
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def main() -> int:
     # From here on standard output is the log: a library that prints must not break the reports.
     os.dup2(2, 1)
     marker = os.environ[MARKER]
-    threading.Thread(target=_end_with_the_runner, args=(marker,), daemon=True).start()
+    threading.Thread(target=_end_with_the_runner, args=(marker, job.scratch), daemon=True).start()
     try:
         error = _execute(job, reports)
         _report(reports, event="end", error=None if error is None else asdict(error))
@@ -171,9 +173,10 @@ def _running_cell(path: Path) -> int | None:
     return max(begun, default=None)
 
 
-def _end_with_the_runner(marker: str) -> None:
+def _end_with_the_runner(marker: str, scratch: str) -> None:
     os.read(0, 1)
     end_processes(marker)
+    shutil.rmtree(scratch, ignore_errors=True)
     os._exit(1)
 
 

@@ -30,9 +30,10 @@ exit codes: 0 every chapter is done, 1 a chapter failed, 2 bad usage, 130 interr
 
 _PREDICT_EPILOG = """\
 FILE has the columns hardware, architecture and, where wanted, quant, weights_bytes, n_devices,
-n_prompt, n_generate, depth, context, flash_attention, kv_type, n_gpu_layers; what is empty keeps
-its default, other columns pass through. Each row comes back with memory in bytes, whether it fits,
-tokens/s with a 90 % interval, and a note. A row that cannot be answered says why in its note.
+n_prompt, n_generate, depth, context, flash_attention, kv_type, n_gpu_layers, n_cpu_moe,
+kv_offload; what is empty keeps its default, other columns pass through. Each row comes back with
+memory in bytes, whether it fits, tokens/s with a 90 % interval, and a note. A row that cannot be
+answered says why in its note.
 
 A prompt without tokens to generate asks for prefill, everything else for decoding, on average over
 the generated tokens.
@@ -53,6 +54,19 @@ were left out of the fit, beside other tools' errors on the same rows. --rows li
 measurement. --write stores the coefficients in the package's catalog/speed.json.
 """
 
+_BENCH_EPILOG = """\
+Every runtime has a process of its own and gets the same prompts; decoding is greedy. Without
+--engine, everything takes part that is found here: llama.cpp in process, its server, transformers,
+and running servers that have the model. Close other programs first: they cost speed.
+
+engines: llama-cpp, llama-cpp-server, transformers, ollama, openai (any server with that API)
+
+exit codes: 0 every runtime was measured, 1 one failed, 2 bad usage, 130 interrupted
+
+  guidebook bench --repetitions 3 --out speeds.csv
+  guidebook bench --engine llama-cpp --server http://127.0.0.1:1234/v1 --model model.gguf
+"""
+
 
 _CASE_OPTIONS = {
     "quant": "file type of the weights (default: Q4_K_M; MXFP4 for gpt-oss)",
@@ -65,7 +79,14 @@ _CASE_OPTIONS = {
     "flash_attention": "1 or 0 (default: 1)",
     "kv_type": "type of the KV cache: f16, q8_0, q4_0, or keys/values as q8_0/f16",
     "n_gpu_layers": "layers on the GPU (default: as many as fit)",
+    "n_cpu_moe": "layers, from the first, whose experts stay in RAM (default: auto, as few as "
+    "needed if that is faster than whole layers in RAM)",
+    "kv_offload": "KV cache on the GPU, 1 or 0 (default: 1)",
 }
+
+
+_BENCH_FORMATS = ("table", "csv", "json", "markdown")
+_BENCH_ENDINGS = {".csv": "csv", ".json": "json", ".md": "markdown"}
 
 
 class UsageError(ValueError):
@@ -119,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_plan(commands)
     _add_calibrate(commands)
+    _add_bench(commands)
 
     run = commands.add_parser(
         "run",
@@ -238,6 +260,60 @@ def _add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     calibrate.add_argument("--write", action="store_true", help="store the coefficients")
 
 
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="compare everything here that runs a model",
+        description="Compare runtimes: load time, time to first token, speed, latency, memory.",
+        epilog=_BENCH_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench.add_argument(
+        "--model",
+        default="embedded",
+        help="'embedded' (default), a Hugging Face id, a folder, or a .gguf file",
+    )
+    bench.add_argument(
+        "--engine",
+        dest="engines",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="only this engine; may be repeated",
+    )
+    bench.add_argument(
+        "--server",
+        dest="servers",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="ask this server too; may be repeated",
+    )
+    for name, meaning in (
+        ("n-prompt", "tokens of each prompt (default: 256)"),
+        ("n-generate", "tokens of each answer (default: 64)"),
+        ("repetitions", "measured answers (default: 5)"),
+    ):
+        bench.add_argument(f"--{name}", type=_positive, metavar="N", help=meaning)
+    bench.add_argument(
+        "--concurrency",
+        type=_positives,
+        metavar="N,N,…",
+        help="requests at once, for servers (default: 1,2,4)",
+    )
+    bench.add_argument("--format", choices=_BENCH_FORMATS, help="how to write it (default: table)")
+    bench.add_argument(
+        "--out", type=Path, metavar="FILE", help="write it there; .csv, .json and .md say how"
+    )
+
+
+def _positives(text: str) -> tuple[int, ...]:
+    return tuple(_positive(part) for part in text.split(","))
+
+
+_positives.__name__ = "list of positive whole numbers"
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -346,6 +422,51 @@ def _calibrate(options: argparse.Namespace) -> int:
         path.write_text(json.dumps(calibration.to_dict(model), indent=2) + "\n", "utf-8")
         print(f"\nWritten to {path.name}", file=sys.stderr)
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from guidebook import bench
+
+    names = ("n_prompt", "n_generate", "repetitions", "concurrency")
+    given = {name: getattr(options, name) for name in names}
+    try:
+        settings = bench.Settings(**{k: value for k, value in given.items() if value is not None})
+        found = bench.available(options.model, options.engines, options.servers)
+    except bench.BenchError as error:
+        raise UsageError(str(error)) from error
+    for sentence in found.left_out:
+        print(f"left out: {sentence}", file=sys.stderr)
+    if not found.contenders:
+        raise UsageError("Nothing here can run the model. Install a runtime or start a server.")
+    form = options.format
+    if options.out is not None:
+        form = form or _BENCH_ENDINGS.get(options.out.suffix.lower(), "table")
+        _check_writable(options.out)
+
+    def tell(progress: bench.Progress) -> None:
+        print(progress, file=sys.stderr, flush=True)
+
+    report = bench.run(found.contenders, settings, progress=tell)
+    text = {
+        "table": lambda: f"{report}\n",
+        "csv": report.to_csv,
+        "json": report.to_json,
+        "markdown": report.to_markdown,
+    }[form or "table"]()
+    if options.out is None:
+        print(text, end="")
+    else:
+        options.out.write_text(text, encoding="utf-8")
+        print(f"Written to {options.out}", file=sys.stderr)
+    if report.interrupted:
+        return INTERRUPTED
+    return int(any(result.failed for result in report.results))
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before minutes of measuring whether the result can be written."""
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path} cannot be written: name a file in a folder that exists.")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -471,6 +592,7 @@ _COMMANDS = {
     "predict": _predict,
     "plan": _plan,
     "calibrate": _calibrate,
+    "bench": _bench,
     "run": _run,
 }
 

@@ -445,9 +445,14 @@ class _Batch:
             shown_as=f"notebooks/{name}.ipynb",
             parameters=dict(task.parameters),
             cell_timeout=self.cell_timeout,
+            scratch=f"{self._partial.name}/{name}.scratch",
         )
         marker = uuid.uuid4().hex
-        environment = kernel_environment(self._partial / f"{name}.jupyter") | {MARKER: marker}
+        scratch = self._partial / f"{name}.scratch"
+        temporary = scratch / "tmp"
+        temporary.mkdir(parents=True)
+        # What a killed chapter leaves in its temporary folder goes with that folder.
+        environment = kernel_environment(scratch) | {MARKER: marker, "TMPDIR": str(temporary)}
         with self._log(name).open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "guidebook._worker"],

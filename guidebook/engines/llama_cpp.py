@@ -5,6 +5,8 @@ The chapters load the model themselves, in sight of the reader::
     llm = Llama(model_path=str(path), n_ctx=2048, n_gpu_layers=0, verbose=False)
     engine = LlamaCpp(llm)
 
+:meth:`LlamaCpp.load` does both for programs.
+
 The engine then drives llama.cpp's own C functions. A token costs one ``llama_decode`` and one
 ``llama_sampler_sample`` here, as in ``llama-bench``, so what is measured is the runtime and not
 Python around it.
@@ -12,11 +14,14 @@ Python around it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import codecs
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from guidebook.engines.base import EngineError
+from guidebook.engines.base import Answer, EngineError, Reported
+from guidebook.machine.processes import MemoryUse, memory_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,15 +30,68 @@ if TYPE_CHECKING:
 
 
 class LlamaCpp:
-    """An :class:`~guidebook.engines.Engine` around a loaded ``llama_cpp.Llama``."""
+    """A :class:`~guidebook.engines.TokenEngine` around a loaded ``llama_cpp.Llama``."""
 
     def __init__(self, llama: Llama) -> None:
         self._llama = llama
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        n_ctx: int = 2048,
+        n_threads: int | None = None,
+        n_gpu_layers: int = 0,
+    ) -> LlamaCpp:
+        """Load a GGUF file.
+
+        Parameters
+        ----------
+        path
+            The file.
+        n_ctx
+            Context length in tokens.
+        n_threads
+            Threads for reading and for writing; without a number, llama-cpp-python chooses.
+        n_gpu_layers
+            Layers that go to the GPU; -1 for all.
+
+        Raises
+        ------
+        EngineError
+            The file is missing, not GGUF, or more than the memory can take.
+        """
+        from llama_cpp import Llama
+
+        try:
+            return cls(
+                Llama(
+                    str(path),
+                    n_ctx=n_ctx,
+                    n_threads=n_threads,
+                    n_threads_batch=n_threads,
+                    n_gpu_layers=n_gpu_layers,
+                    verbose=False,
+                )
+            )
+        except (ValueError, RuntimeError, OSError) as error:
+            raise EngineError(
+                f"llama.cpp could not load {path.name}. Check that it is a whole GGUF file, and "
+                "that the model and its context fit the memory."
+            ) from error
 
     @property
     def name(self) -> str:
         """Runtime and file name."""
         return f"llama.cpp {Path(self._llama.model_path).name}"
+
+    @property
+    def runtime(self) -> str:
+        """The package that brings llama.cpp, and its version."""
+        import llama_cpp
+
+        return f"llama-cpp-python {llama_cpp.__version__}"
 
     @property
     def n_ctx(self) -> int:
@@ -43,6 +101,17 @@ class LlamaCpp:
     def tokenize(self, text: str) -> list[int]:
         """Turn text into token ids, without a begin-of-sequence token."""
         return list(self._llama.tokenize(text.encode("utf-8"), add_bos=False, special=False))
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens the model makes of a prompt, its begin-of-sequence included."""
+        return len(self._prompt_tokens(text))
+
+    def generate(self, prompt: str, n_generate: int) -> Answer:
+        """Continue a text by ``n_generate`` tokens, always taking the most likely one.
+
+        The times in ``reported`` are llama.cpp's own, from ``llama_perf_context``.
+        """
+        return Answer(self._pieces(self._prompt_tokens(prompt), n_generate))
 
     def stream(self, prompt: Sequence[int], n_generate: int) -> Iterator[int]:
         """Read the prompt into an empty KV cache, then yield ``n_generate`` greedy tokens.
@@ -97,9 +166,48 @@ class LlamaCpp:
             llama_cpp.llama_batch_free(batch)
         return rows
 
+    def memory(self) -> MemoryUse:
+        """Return what this process takes now."""
+        return memory_of()
+
     def close(self) -> None:
         """Free the model's memory; calling it twice does no harm."""
         self._llama.close()
+
+    def __enter__(self) -> LlamaCpp:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _prompt_tokens(self, text: str) -> list[int]:
+        # Special tokens count as such, as they do in a server's raw completions.
+        return list(self._llama.tokenize(text.encode("utf-8"), add_bos=True, special=True))
+
+    def _pieces(self, prompt: Sequence[int], n_generate: int) -> Generator[str, None, Reported]:
+        import llama_cpp
+
+        context = self._llama.ctx
+        llama_cpp.llama_perf_context_reset(context)
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        for token in self.stream(prompt, n_generate):
+            yield decoder.decode(self._llama.detokenize([token], special=True))
+        seen = llama_cpp.llama_perf_context(context)
+        return Reported(
+            n_prompt=len(prompt),
+            n_cached=0,
+            n_generated=n_generate,
+            prefill_seconds=seen.t_p_eval_ms / 1000,
+            decode_seconds=seen.t_eval_ms / 1000,
+            n_decoded=n_generate - 1,
+            finish_reason="length",
+            source="llama_perf_context",
+        )
 
     def _check_room(self, n_tokens: int) -> None:
         if n_tokens > self.n_ctx:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from guidebook.engines import Engine
+    from guidebook.engines import TokenEngine
     from guidebook.measure.timing import Measurement
 
 
@@ -31,7 +31,7 @@ class Blocks:
 
 
 def read_and_write(
-    engine: Engine, prompt: Sequence[int], n_blocks: int = 4, block: int = 16
+    engine: TokenEngine, prompt: Sequence[int], n_blocks: int = 4, block: int = 16
 ) -> Blocks:
     """Read a prompt once, then time blocks of written tokens.
 

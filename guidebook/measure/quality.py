@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from guidebook.engines import Engine
+    from guidebook.engines import TokenEngine
 
     Floats = npt.NDArray[np.float32]
 
@@ -101,7 +101,7 @@ def windows(tokens: Sequence[int], length: int, count: int) -> tuple[tuple[int, 
 
 
 def reference(
-    engine: Engine, tokens: Sequence[int], *, length: int = 512, count: int = 4
+    engine: TokenEngine, tokens: Sequence[int], *, length: int = 512, count: int = 4
 ) -> Reference:
     """Run the reference model over a text and keep its log-probabilities.
 
@@ -112,7 +112,7 @@ def reference(
     return Reference(cut, tuple(log_softmax(_scored_logits(engine, window)) for window in cut))
 
 
-def compare(engine: Engine, against: Reference) -> Quality:
+def compare(engine: TokenEngine, against: Reference) -> Quality:
     """Score a model on the reference's text and against its probabilities.
 
     Raises
@@ -176,7 +176,7 @@ def _first_scored(length: int) -> int:
     return length // 2 - 1
 
 
-def _scored_logits(engine: Engine, window: Sequence[int]) -> Floats:
+def _scored_logits(engine: TokenEngine, window: Sequence[int]) -> Floats:
     """Return the logits that predict the window's second half; the last ones predict nothing."""
     return engine.logits(window, first=_first_scored(len(window)))[:-1]
 

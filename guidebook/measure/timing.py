@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from guidebook import units
 
 if TYPE_CHECKING:
-    from guidebook.engines import Engine
+    from guidebook.engines import TokenEngine
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Throughput:
 
 
 def throughput(
-    engine: Engine,
+    engine: TokenEngine,
     prompt: Sequence[int],
     n_generate: int = 64,
     repetitions: int = 5,
@@ -161,7 +161,7 @@ def timed(action: Callable[[], object], repetitions: int = 5, warm_up: int = 1) 
     return Measurement("s", tuple(samples))
 
 
-def _one_run(engine: Engine, prompt: Sequence[int], n_generate: int) -> tuple[float, float]:
+def _one_run(engine: TokenEngine, prompt: Sequence[int], n_generate: int) -> tuple[float, float]:
     """Return the seconds to the first token, and from the first token to the last."""
     start = time.perf_counter()
     first = last = start

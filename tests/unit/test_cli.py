@@ -326,3 +326,102 @@ def test_doctor_explains_a_check_without_running_any(capsys):
 def test_doctor_names_what_there_is_when_asked_for_something_else(arguments, capsys):
     assert cli.main(["doctor", *arguments]) == cli.USAGE_ERROR
     assert "no" in capsys.readouterr().err
+
+
+# --- bench -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def benched(monkeypatch):
+    """Replace the benchmark by a note of what was asked for, and a short report."""
+    from guidebook import bench
+    from guidebook.measure import Measurement
+
+    asked = {}
+
+    def run(contenders, settings, *, progress):
+        progress(bench.Progress("one", 1, 1, "warming up"))
+        asked.update(contenders=contenders, settings=settings)
+        one = Measurement("s", (0.5,))
+        result = bench.Result("one", "llama-cpp", time_to_first_token=one, failed=asked["failed"])
+        return bench.Report((result,), settings, {}, {}, "2026-11-23", asked["interrupted"])
+
+    def available(model, engines, servers):
+        asked.update(model=model, engines=engines, servers=servers)
+        found = (bench.Contender("llama-cpp"),) if "none" not in engines else ()
+        return bench.Available(found, ("transformers is not installed: pip install it",))
+
+    monkeypatch.setattr(bench, "run", run)
+    monkeypatch.setattr(bench, "available", available)
+    asked.update(failed=None, interrupted=False)
+    return asked
+
+
+def test_options_reach_the_benchmark(benched, capsys):
+    arguments = "--model m.gguf --engine llama-cpp --engine openai --server http://h:1 --n-prompt 9"
+    more = "--n-generate 5 --repetitions 2 --concurrency 1,8"
+    assert cli.main(["bench", *arguments.split(), *more.split()]) == 0
+    settings = benched["settings"]
+    assert (benched["model"], benched["engines"]) == ("m.gguf", ["llama-cpp", "openai"])
+    assert benched["servers"] == ["http://h:1"]
+    assert (settings.n_prompt, settings.n_generate, settings.repetitions) == (9, 5, 2)
+    assert settings.concurrency == (1, 8)
+    captured = capsys.readouterr()
+    assert "500 ms" in captured.out
+    assert "left out: transformers is not installed" in captured.err
+    assert "[1/1] one: warming up" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("form", "begins"),
+    [("csv", "label,"), ("json", "{"), ("table", "no model"), ("markdown", "no")],
+)
+def test_a_benchmark_is_written_as_asked(benched, capsys, form, begins):
+    assert cli.main(["bench", "--format", form]) == 0
+    assert capsys.readouterr().out.startswith(begins)
+
+
+def test_the_file_name_says_how_a_benchmark_is_written(benched, tmp_path, capsys):
+    assert cli.main(["bench", "--out", str(tmp_path / "speeds.csv")]) == 0
+    assert (tmp_path / "speeds.csv").read_text().startswith("label,")
+    assert cli.main(["bench", "--out", str(tmp_path / "x.csv"), "--format", "json"]) == 0
+    assert json.loads((tmp_path / "x.csv").read_text())["schema_version"] == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_a_failed_contender_is_code_1_and_an_interrupted_benchmark_130(benched, tmp_path):
+    benched["failed"] = "It broke."
+    assert cli.main(["bench"]) == 1
+    benched["interrupted"] = True
+    assert cli.main(["bench", "--out", str(tmp_path / "x.json")]) == cli.INTERRUPTED
+    assert (tmp_path / "x.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--n-generate", "1"], "n_generate is 1"),
+        (["--engine", "none"], "Nothing here can run the model"),
+        (["--out", "nowhere/x.csv"], "cannot be written"),
+        (["--out", "."], "cannot be written"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_made_is_bad_usage(benched, arguments, said, capsys):
+    assert cli.main(["bench", *arguments]) == cli.USAGE_ERROR
+    assert said in capsys.readouterr().err
+    assert "contenders" not in benched
+
+
+def test_an_engine_that_does_not_exist_is_bad_usage(capsys):
+    assert cli.main(["bench", "--engine", "abacus"]) == cli.USAGE_ERROR
+    assert "no engine 'abacus'" in capsys.readouterr().err
+
+
+def test_predict_takes_experts_and_cache_in_ram_as_options(capsys):
+    case = ["predict", "rtx 4090", "gpt-oss-120b", "--context", "8192", "--n-cpu-moe", "30"]
+    assert cli.main(case) == 0
+    text = capsys.readouterr().out
+    assert "--n-cpu-moe 30" in text
+    assert "DDR5-5600" in text
+    assert cli.main([*case, "--kv-offload", "0", "--n-cpu-moe", "auto"]) == 0
+    assert "the KV cache in DDR5-5600" in capsys.readouterr().out

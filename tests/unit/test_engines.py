@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from llama_cpp import Llama
 
 from guidebook import models
-from guidebook.engines import EngineError, LlamaCpp
+from guidebook.engines import EngineError, LlamaCpp, Reported
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,56 @@ def test_an_abandoned_stream_does_not_disturb_the_next(engine, prompt):
     expected = list(engine.stream(prompt, 6))
     next(engine.stream(prompt, 50))
     assert list(engine.stream(prompt, 6)) == expected
+
+
+def test_generate_continues_a_text_as_llama_cpp_python_does(llama, engine):
+    text = "The sea is wide, and the ship"
+    answer = engine.generate(text, 12)
+    pieces = list(answer)
+    llama.reset()
+    theirs = llama.create_completion(text, max_tokens=12, temperature=0, repeat_penalty=1.0)
+    assert len(pieces) == 12
+    assert "".join(pieces) == answer.text == theirs["choices"][0]["text"]
+
+
+def test_a_character_of_several_tokens_comes_out_whole(engine):
+    answer = engine.generate("The sea, the ship, and the fish 海 船 魚 海 船 魚 海 船 魚 海", 12)
+    pieces = list(answer)
+    assert len(pieces) == 12
+    assert "" in pieces  # a token that ends in the middle of a character
+    assert "\N{REPLACEMENT CHARACTER}" not in answer.text.rstrip("\N{REPLACEMENT CHARACTER}")
+
+
+def test_llama_cpps_own_times_come_with_the_answer(engine, prompt):
+    answer = engine.generate("The sea is wide. " * 12, 16)
+    assert answer.reported == Reported()
+    start = time.perf_counter()
+    answer.read()
+    seconds = time.perf_counter() - start
+    seen = answer.reported
+    assert (seen.n_prompt, seen.n_generated, seen.n_decoded) == (
+        engine.count_tokens("The sea is wide. " * 12),
+        16,
+        15,
+    )
+    assert seen.prefill_seconds
+    assert seen.decode_seconds
+    assert seen.prefill_seconds + seen.decode_seconds < seconds
+
+
+def test_an_answer_given_up_leaves_the_engine_usable(engine):
+    answer = engine.generate("One, two, three,", 100)
+    next(answer)
+    answer.close()
+    assert list(answer) == []
+    assert engine.generate("One, two, three,", 3).read()
+
+
+def test_a_file_that_is_no_model_is_refused_with_a_sentence(tmp_path):
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF, or not")
+    with pytest.raises(EngineError, match=r"could not load broken\.gguf\. Check that it is"):
+        LlamaCpp.load(broken)
 
 
 def test_logits_are_those_of_llama_cpp_python_across_batches(llama, engine, prompt):

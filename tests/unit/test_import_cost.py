@@ -17,6 +17,10 @@ HEAVY = (
     "psutil",
     "papermill",
     "gguf",
+    "openai",
+    "ollama",
+    "httpx",
+    "httpx2",
 )
 CORE = (
     "architecture",
@@ -42,6 +46,7 @@ CORE = (
     "workload",
 )
 LIVE = (
+    "bench",
     "calibration",
     "chapter",
     "charts",
@@ -49,11 +54,16 @@ LIVE = (
     "derive",
     "doctor",
     "engines",
+    "engines.discovery",
+    "engines.server",
     "figures",
+    "lifeline",
     "machine",
     "measure",
     "measure.allocation",
     "measure.blank_models",
+    "measure.limited",
+    "measure.speculative",
     "models",
     "plan",
     "published",

@@ -6,7 +6,7 @@ import json
 import re
 
 from guidebook import units
-from guidebook.doctor import fixes, packages, wslconfig
+from guidebook.doctor import fixes, packages, windows_host, wslconfig
 from guidebook.doctor.facts import Facts, mount_of
 from guidebook.doctor.model import (
     ADMINISTRATOR,
@@ -557,36 +557,20 @@ def _libcuda(probe: Probe, facts: Facts) -> Finding:
 def _network(probe: Probe, facts: Facts) -> Finding:
     if facts.os != "wsl2":
         return _outside(_NETWORK) if not facts.in_wsl else _only_second(_NETWORK)
-    asked = probe.run(("wslinfo", "--networking-mode"))
-    settings = wslconfig.find(probe, facts)
-    mode = (asked.text if asked.ok else settings.get("networkingMode") or "nat").strip().lower()
-    evidence = [
-        evidence_of("wslinfo --networking-mode", asked)
-        if asked.ok
-        else Evidence(wslconfig.NAME, f"networkingMode={mode}")
-    ]
+    found = windows_host.find(probe, facts)
+    mode, host, evidence = found.mode, found.address, found.evidence
     if mode == "none":
         return Finding(
             _NETWORK,
             "warning",
             "WSL has no network.",
-            tuple(evidence),
+            evidence,
             fix=fixes.edit_wslconfig("networkingMode=mirrored", text="Give it one."),
         )
-    if mode == "mirrored":
-        host = "localhost"
-    else:
-        routes = probe.run(("ip", "route", "show", "default"))
-        match = re.search(r"default via (\S+)", routes.text)
-        evidence.append(evidence_of("ip route show default", routes))
-        if match is None:
-            return Finding(
-                _NETWORK,
-                "could not tell",
-                f"The network is {mode}; it has no way out.",
-                tuple(evidence),
-            )
-        host = match[1]
+    if host is None:
+        return Finding(
+            _NETWORK, "could not tell", f"The network is {mode}; it has no way out.", evidence
+        )
     answers = probe.connects(host, LM_STUDIO_PORT, _SERVER_SECONDS)
     now = "answers" if answers else "does not answer now"
     address = f"http://{host}:{LM_STUDIO_PORT}/v1"
@@ -604,7 +588,7 @@ def _network(probe: Probe, facts: Facts) -> Finding:
         _NETWORK,
         "ok",
         f"The network is {mode}: LM Studio on Windows is at {address} from here; it {now}.",
-        tuple(evidence),
+        evidence,
         fix=fix,
     )
 
