@@ -233,6 +233,7 @@ def _hf_config(
 
 
 def _write_tokenizer(source: Path, target: Path, metadata: Mapping[str, Any]) -> None:
+    from tokenizers import pre_tokenizers
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
@@ -240,4 +241,13 @@ def _write_tokenizer(source: Path, target: Path, metadata: Mapping[str, Any]) ->
     end = tokenizer.convert_ids_to_tokens(int(metadata["tokenizer.ggml.eos_token_id"]))
     tokenizer.eos_token = end
     tokenizer.pad_token = end
+    if metadata.get("tokenizer.ggml.pre") == "smollm":
+        # transformers' reader of GGUF does not know this rule: each digit is a token of its own.
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+            ]
+        )
+    tokenizer.clean_up_tokenization_spaces = False  # else each decode() warns
     tokenizer.save_pretrained(str(target))

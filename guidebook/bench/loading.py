@@ -162,7 +162,7 @@ def _transformers(
     options.pop("n_ctx")
     options.setdefault("device", "auto")
     options.setdefault("dtype", "float32")
-    with Transformers.load(source.path, **options) as engine:
+    with Transformers.load(source.path, name=source.model, **options) as engine:
         yield Opened(engine)
 
 

@@ -86,8 +86,14 @@ def marked(folder: Path) -> list[int]:
 
 def temporary_files(folder: Path) -> list[Path]:
     """Return what lies in the temporary folder of the system, or in one that a run has made."""
-    run = folder / "out" / ".partial"
-    return [*(folder / "temporary").rglob("*"), *run.glob("*/tmp*"), *run.glob("*/tmp/*")]
+    return [
+        Path(place, name)
+        for where in (folder / "temporary", folder / "out" / ".partial")
+        # Unlike Path.rglob, this bears that a folder is removed meanwhile.
+        for place, folders, files in os.walk(where)
+        for name in (*folders, *files)
+        if where.name == "temporary" or name.startswith("tmp") or Path(place).name == "tmp"
+    ]
 
 
 def environment_of(folder: Path) -> dict[str, str]:
