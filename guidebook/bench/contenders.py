@@ -10,7 +10,6 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from guidebook.bench.plan import ENGINES, BenchError, Contender
-from guidebook.doctor.live import LiveProbe
 
 if TYPE_CHECKING:
     from guidebook.engines.discovery import ModelServer
@@ -96,36 +95,15 @@ def same_model(model: str, names: Sequence[str]) -> str | None:
     return next((name for name in names if wanted in _core(name, whole=True)), None)
 
 
-class _Probe(LiveProbe):
-    """The real machine, with more addresses of servers to ask."""
-
-    def __init__(self, seconds: float, variable: str, addresses: Sequence[str]) -> None:
-        super().__init__(seconds)
-        self._variable = variable
-        self._addresses = addresses
-
-    def environment(self, name: str) -> str | None:
-        """Return an environment variable."""
-        value = super().environment(name)
-        if name != self._variable:
-            return value
-        return ",".join((*filter(None, [value]), *self._addresses)) or None
-
-
 def _servers(
     model: str, wanted: Sequence[str], given: Sequence[str]
 ) -> tuple[list[Contender], list[str]]:
     from guidebook.engines import discovery
 
     try:
-        with _Probe(_SECONDS, discovery.SERVERS_VARIABLE, given) as probe:
-            found = discovery.look(_SECONDS, probe=probe)
+        found = discovery.look(_SECONDS, servers=given)
     except ValueError as error:
-        raise BenchError(
-            str(error).replace(f"The environment variable {discovery.SERVERS_VARIABLE}", "--server")
-            if given
-            else str(error)
-        ) from error
+        raise BenchError(str(error)) from error
     contenders: list[Contender] = []
     left_out: list[str] = []
     answering = {_origin(server.base_url) for server in found.servers}

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from guidebook.bench.plan import BenchError, Settings
+from guidebook.engines.base import Reported
 from guidebook.measure import Measurement
 
 SCHEMA_VERSION = 1
@@ -281,7 +282,8 @@ def build(
     firsts = [one["first"] for one in answers]
     gaps = [gap for one in answers for gap in one["gaps"]]
     memory = of("memory")
-    sources = [one["reported"]["source"] for one in answers if one["reported"]["source"]]
+    said = [Reported(**one["reported"]) for one in answers]
+    sources = [one.source for one in said if one.source]
     return Result(
         label=label,
         engine=engine,
@@ -301,8 +303,8 @@ def build(
         reported_load=_seconds(
             [one["reported"] for one in (*loads, *of("first_request")) if one["reported"]]
         ),
-        reported_prefill=_speed(_reported(answers, "n_prompt", "prefill_seconds")),
-        reported_decode=_speed(_reported(answers, "n_generated", "decode_seconds")),
+        reported_prefill=_speed([*filter(None, (one.prefill_tokens_per_second for one in said))]),
+        reported_decode=_speed([*filter(None, (one.decode_tokens_per_second for one in said))]),
         reported_source=sources[0] if sources else "",
         concurrency={one["n"]: _together(one) for one in of("together")},
         answer=answers[0]["text"] if answers else "",
@@ -358,17 +360,6 @@ def _decodes(answers: Sequence[Mapping[str, Any]]) -> list[float]:
         for one in answers
         if _n_generated(one) > 1 and one["last"] > one["first"]
     ]
-
-
-def _reported(answers: Sequence[Mapping[str, Any]], count: str, seconds: str) -> list[float]:
-    values = []
-    for one in answers:
-        reported = one["reported"]
-        n, time = reported[count], reported[seconds]
-        if n and time:
-            cached = (reported["n_cached"] or 0) if count == "n_prompt" else 0
-            values.append((n - cached) / time)
-    return values
 
 
 def _together(event: Mapping[str, Any]) -> Concurrency:

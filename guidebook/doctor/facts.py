@@ -187,7 +187,7 @@ def gather(
     if facts.is_linux:
         facts = _with_linux(facts, probe)
     on_windows = facts.in_wsl or facts.os == "windows"
-    drive = _windows_drive(probe) if facts.in_wsl else None
+    drive = windows_drive(probe) if facts.in_wsl else None
     command = windows_command(drive)
     if on_windows:
         probe.begin(command, time_limit=WINDOWS_SECONDS)
@@ -355,7 +355,7 @@ def _is_nvidia_card(probe: Probe, device: str) -> bool:
     ).startswith(_DISPLAY_CLASS)
 
 
-def _windows_drive(probe: Probe) -> str | None:
+def windows_drive(probe: Probe) -> str | None:
     """Find where WSL shows drive C:; the mount point can be changed in /etc/wsl.conf."""
     for mount in mounts(probe):
         if mount.filesystem in ("9p", "drvfs", "virtiofs") and re.match(

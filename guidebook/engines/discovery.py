@@ -9,14 +9,14 @@ import importlib.metadata
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from guidebook import tables
 from guidebook.doctor import windows_host
-from guidebook.doctor.facts import Facts, _windows_drive
+from guidebook.doctor.facts import Facts, windows_drive
 from guidebook.doctor.live import LiveProbe
 from guidebook.doctor.probe import Probe
 from guidebook.engines import _tools
@@ -213,7 +213,11 @@ class _Place:
 
 
 def look(
-    time_limit: float = 3.0, *, probe: Probe | None = None, version_of: VersionOf | None = None
+    time_limit: float = 3.0,
+    *,
+    servers: Sequence[str] = (),
+    probe: Probe | None = None,
+    version_of: VersionOf | None = None,
 ) -> Found:
     """Look for tools and servers.
 
@@ -225,6 +229,8 @@ def look(
     ----------
     time_limit
         Seconds for all of it. What has not answered by then is left out.
+    servers
+        More addresses to ask.
     probe
         The machine to look at; this one if there is none.
     version_of
@@ -233,16 +239,16 @@ def look(
     Raises
     ------
     ValueError
-        An environment variable holds no address.
+        One of ``servers`` is no address, or an environment variable holds none.
     """
     begun = time.monotonic()
     end = begun + time_limit
     if probe is None:
         with LiveProbe(time_limit) as live:
-            return look(time_limit, probe=live, version_of=version_of)
+            return look(time_limit, servers=servers, probe=live, version_of=version_of)
     facts = _facts(probe)
     # Local servers answer while the programs below are still starting.
-    asked = [_ask_later(place, end) for place in _places(probe)]
+    asked = [_ask_later(place, end) for place in _places(probe, servers)]
     windows = windows_host.find(probe, facts) if facts.os == "wsl2" else None
     if windows is not None and windows.mode != "mirrored" and windows.address:
         asked += [
@@ -276,25 +282,30 @@ def _facts(probe: Probe) -> Facts:
     # A container on WSL's kernel is a container: Windows is not its neighbour.
     if system.wsl_version(probe.root) != 2 or system.container(probe.root, environment):
         return Facts("linux")
-    return Facts("wsl2", windows_drive=_windows_drive(probe))
+    return Facts("wsl2", windows_drive=windows_drive(probe))
 
 
-def _places(probe: Probe) -> Iterator[_Place]:
+def _places(probe: Probe, servers: Sequence[str]) -> Iterator[_Place]:
     for port, usual in _PORTS.items():
         yield _Place(f"http://{_LOCAL}:{port}", "this machine", usual)
     if named := (probe.environment(_OLLAMA_VARIABLE) or "").strip():
         yield _Place(_ollama_origin(named), _OLLAMA_VARIABLE, "Ollama")
     for url in (probe.environment(SERVERS_VARIABLE) or "").split(","):
         if url.strip():
-            yield _Place(_given_url(url, SERVERS_VARIABLE), SERVERS_VARIABLE, "OpenAI-compatible")
+            yield _Place(_named_url(url, SERVERS_VARIABLE), SERVERS_VARIABLE, "OpenAI-compatible")
+    for url in servers:
+        yield _Place(_url(Address(url)), "the address given", "OpenAI-compatible")
 
 
-def _given_url(url: str, variable: str, port: int | None = None) -> str:
+def _url(address: Address) -> str:
+    return address.origin + address.path
+
+
+def _named_url(url: str, variable: str, port: int | None = None) -> str:
     try:
-        address = Address(url, port)
+        return _url(Address(url, port))
     except ValueError as error:
         raise ValueError(f"The environment variable {variable} is wrong: {error}") from None
-    return address.origin + address.path
 
 
 def _ollama_origin(value: str) -> str:
@@ -309,7 +320,7 @@ def _ollama_origin(value: str) -> str:
             host = _LOCAL + host.removeprefix(everywhere)
     # Without a scheme the port is Ollama's, with one it is the scheme's.
     port = None if given else 11434
-    return _given_url(f"{scheme}{given}{host}", _OLLAMA_VARIABLE, port)
+    return _named_url(f"{scheme}{given}{host}", _OLLAMA_VARIABLE, port)
 
 
 def _ask_later(place: _Place, end: float) -> Later[ModelServer | None]:

@@ -55,7 +55,7 @@ SMALL = Settings(n_prompt=8, n_generate=4, repetitions=2, loads=0, concurrency=(
         (lambda: bench.run([]), "at least one contender"),
         (lambda: bench.run([Contender("ollama"), Contender("ollama")]), "called 'Ollama'"),
         (lambda: bench.available(engines=["vllm"]), "no engine 'vllm'"),
-        (lambda: bench.available(engines=["ollama"], servers=["ftp://x"]), "--server"),
+        (lambda: bench.available(engines=["ollama"], servers=["ftp://x"]), "a server's address"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_a_sentence(make, said):

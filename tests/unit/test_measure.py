@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import time
 
 import numpy as np
@@ -91,10 +92,17 @@ def test_timed_repeats_after_its_warm_up():
     assert len(calls) == 6
 
 
+def take_memory(n_bytes: int) -> mmap.mmap:
+    """Memory fresh from the kernel: an array may be given what earlier tests freed but kept."""
+    block = mmap.mmap(-1, n_bytes)
+    for start in range(0, n_bytes, mmap.PAGESIZE):
+        block[start] = 1
+    return block
+
+
 def test_peak_memory_sees_a_large_allocation_that_is_gone_again():
     with measure.peak_memory() as peak:
-        block = np.ones(25_000_000)  # 200 MB
-        del block
+        take_memory(200_000_000).close()
     assert peak.growth_bytes > 150e6
     assert peak.method
 
@@ -102,9 +110,9 @@ def test_peak_memory_sees_a_large_allocation_that_is_gone_again():
 def test_peak_memory_falls_back_to_samples_where_the_kernel_refuses(monkeypatch):
     monkeypatch.setattr("guidebook.measure.memory._reset_high_water_mark", lambda: False)
     with measure.peak_memory() as peak:
-        block = np.ones(25_000_000)
+        block = take_memory(200_000_000)
         time.sleep(0.1)
-        del block
+        block.close()
     assert peak.growth_bytes > 150e6
     assert peak.method == "samples every 10 ms"
 
