@@ -20,7 +20,7 @@ from guidebook.machine import processes
 
 if TYPE_CHECKING:
     from openai import OpenAI, Stream
-    from openai.types import Completion
+
 
 # A server may count one token less than it sends: LM Studio's documentation shows 9 tokens in the
 # usage of an answer that was cut at 10.
@@ -340,16 +340,27 @@ class OpenAIServer:
             http_client=httpx2.Client(transport=self._http.transport(httpx2), trust_env=False),
         )
 
-    def _open(self, prompt: str, n_generate: int) -> Stream[Completion]:
-        def send(fields: Mapping[str, Any]) -> Stream[Completion]:
-            return self._client.completions.create(
-                model=self.model,
-                prompt=prompt,
-                max_tokens=n_generate,
-                temperature=0,
-                seed=0,
+    def _open(self, prompt: str, n_generate: int) -> Stream[object]:
+        from openai import Stream
+
+        def send(fields: Mapping[str, Any]) -> Stream[object]:
+            body: dict[str, Any] = {
+                "model": self.model,
+                "prompt": prompt,
+                "max_tokens": n_generate,
+                "temperature": 0,
+                "seed": 0,
+                "stream": True,
+                **fields,
+            }
+            # Not completions.create: it makes a model object of each event, 0.3 ms for a token
+            # that takes 10, on a processor that the server needs.
+            return self._client.post(
+                "/completions",
+                body=body,
+                cast_to=object,
                 stream=True,
-                extra_body=fields,
+                stream_cls=Stream[object],
             )
 
         if self._is_strict:
@@ -529,9 +540,4 @@ class _Tally:
 
 
 def _fields_of(value: object) -> Mapping[str, Any] | None:
-    """Return the fields of a client library's object, those it does not know included."""
-    if isinstance(value, Mapping):
-        return value
-    extra = getattr(value, "model_extra", None)
-    known = getattr(value, "__dict__", None)
-    return {**known, **(extra or {})} if isinstance(known, dict) else None
+    return value if isinstance(value, Mapping) else None
