@@ -7,6 +7,7 @@ lost in the original quantization do not come back.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,15 @@ def rescaled_f16_gguf(source: Path, target: Path) -> None:
     if shape.name != "llama":
         raise ValueError(f"Rescaling knows the llama architecture, not {shape.name!r}.")
     _rewrite(source, target, _rescaling(shape))
+
+
+def rescaled_transformers_folder(source: Path, target: Path) -> None:
+    """Write the model of :func:`rescaled_f16_gguf` as :func:`transformers_folder` does."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="rescaling-") as folder:
+        # The tokenizer is read from the file too, and its reader looks at the suffix.
+        rescaled = Path(folder, f"{source.stem}.gguf")
+        rescaled_f16_gguf(source, rescaled)
+        transformers_folder(rescaled, target)
 
 
 def transformers_folder(source: Path, target: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from guidebook import gguf_files, units
 
-Form = Literal["gguf", "gguf-f16", "gguf-f16-rescaled", "transformers"]
+Form = Literal["gguf", "gguf-f16", "gguf-f16-rescaled", "transformers", "transformers-rescaled"]
 
 EMBEDDED = "embedded"
 EMBEDDED_NAME = "SmolLM2-135M-Instruct"
@@ -32,6 +32,7 @@ _RECIPE = 2  # Raise it when guidebook.derive changes what it writes: old files 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_SECONDS = 15
 _UNQUANTIZED = {"F32", "F16", "BF16"}
+_CHECKPOINTS = ("transformers", "transformers-rescaled")
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +95,8 @@ def resolve(model: str, form: Form = "gguf") -> Model:
         ``"gguf"``: the file as it is. ``"gguf-f16"``: unquantized, or dequantized to 16 bits.
         ``"gguf-f16-rescaled"``: the same function with channels rescaled at random, so that no
         format meets its own rounding grid. ``"transformers"``: a folder with ``config.json`` and
-        safetensors.
+        safetensors. ``"transformers-rescaled"``: such a folder of the rescaled model. A model
+        that was never quantized is on no grid: it is returned as it is.
 
     Raises
     ------
@@ -173,6 +175,9 @@ def _embedded(form: Form) -> Model:
         "gguf-f16": "embedded, dequantized from 4-bit (Q4_1) to F16",
         "gguf-f16-rescaled": "embedded, dequantized to F16, channels rescaled off the 4-bit grid",
         "transformers": "embedded, dequantized from 4-bit (Q4_1) to F16 safetensors",
+        "transformers-rescaled": (
+            "embedded, dequantized to F16 safetensors, channels rescaled off the 4-bit grid"
+        ),
     }
     path = _derived(source, EMBEDDED_SHA256, form)
     return Model(EMBEDDED_NAME, path, form, phrases[form])
@@ -185,7 +190,7 @@ def _from_file(path: Path, form: Form) -> Model:
     except gguf_files.GgufError as error:
         raise ModelError(str(error)) from error
     name = path.stem
-    if form == "transformers":
+    if form in _CHECKPOINTS:
         raise ModelError(
             f"{path.name} is a GGUF file, and this chapter needs a transformers folder "
             "(config.json and safetensors). Give a folder or a Hugging Face id."
@@ -203,9 +208,9 @@ def _is_unquantized(found: gguf_files.GgufFile) -> bool:
 def _from_folder(folder: Path, form: Form) -> Model:
     ggufs = sorted(folder.glob("*.gguf"))
     has_checkpoint = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
-    if form == "transformers":
+    if form in _CHECKPOINTS:
         if has_checkpoint:
-            return Model(folder.name, folder, form, "your folder")
+            return Model(folder.name, folder, "transformers", "your folder")
         raise ModelError(
             f"The folder {folder.name} is not a transformers checkpoint. Put config.json, the "
             "tokenizer and *.safetensors there, or give another folder.",
@@ -260,7 +265,7 @@ def _from_hub(model: str, form: Form) -> Model:
 
 def _hub_files(model: str, sizes: dict[str, int], form: Form) -> list[str]:
     """Choose what to download: only GGUF and safetensors, never pickled weights or code."""
-    if form == "transformers":
+    if form in _CHECKPOINTS:
         endings = (".json", ".safetensors", ".txt", ".jinja", "tokenizer.model")
         wanted = [name for name in sizes if "/" not in name and name.endswith(endings)]
         if not any(name.endswith(".safetensors") for name in wanted):
@@ -279,8 +284,8 @@ def _hub_files(model: str, sizes: dict[str, int], form: Form) -> list[str]:
 
 
 def _hub_model(model: str, local: Path, form: Form, origin: str) -> Model:
-    if form == "transformers":
-        return Model(model, local, form, origin)
+    if form in _CHECKPOINTS:
+        return Model(model, local, "transformers", origin)
     path = _hub_file(local, form)
     if path is None:
         raise ModelError(f"The download of {model} holds no GGUF file of the form {form}.")
@@ -289,7 +294,7 @@ def _hub_model(model: str, local: Path, form: Form, origin: str) -> Model:
 
 
 def _hub_file(local: Path, form: Form) -> Path | None:
-    if form == "transformers":
+    if form in _CHECKPOINTS:
         return local if any(local.glob("*.safetensors")) else None
     names = [path for path in sorted(local.rglob("*.gguf")) if "-of-" not in path.name]
     if form.startswith("gguf-f16"):
@@ -314,6 +319,7 @@ def _derived(source: Path, source_sha256: str, form: Form) -> Path:
         "gguf-f16": (".gguf", derive.f16_gguf),
         "gguf-f16-rescaled": (".gguf", derive.rescaled_f16_gguf),
         "transformers": ("", derive.transformers_folder),
+        "transformers-rescaled": ("", derive.rescaled_transformers_folder),
     }
     suffix, recipe = recipes[form]
     folder = cache_dir()

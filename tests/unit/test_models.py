@@ -217,3 +217,20 @@ def test_the_rescaled_model_is_the_same_function_with_other_numbers(cache):
     rescaled.close()
     assert quality.kl_divergence < 1e-4
     assert models.sha256(_resolve("gguf-f16")) != models.sha256(_resolve("gguf-f16-rescaled"))
+
+
+@pytest.mark.slow
+def test_the_rescaled_checkpoint_computes_what_the_rescaled_gguf_computes(cache):
+    from llama_cpp import Llama
+
+    from guidebook import measure, texts
+    from guidebook.engines import LlamaCpp, Transformers
+
+    rescaled = LlamaCpp(Llama(str(_resolve("gguf-f16-rescaled")), n_ctx=128, verbose=False))
+    tokens = rescaled.tokenize(texts.load("python-topics"))
+    reference = measure.reference(rescaled, tokens, length=128, count=1)
+    rescaled.close()
+    with Transformers.load(_resolve("transformers-rescaled")) as checkpoint:
+        quality = measure.compare(checkpoint, reference)
+    assert quality.kl_divergence < 1e-4
+    assert not list(cache.rglob("rescaling-*"))
