@@ -91,7 +91,7 @@ def transformers_folder(source: Path, target: Path) -> None:
             ordered = _unpermute(weights, shape.n_heads)
         elif ".attn_k." in name:
             ordered = _unpermute(weights, shape.n_kv_heads)
-        state[_hf_name(name)] = np.ascontiguousarray(ordered.astype(np.float16))
+        state[hf_name(name)] = np.ascontiguousarray(ordered.astype(np.float16))
     save_file(state, target / "model.safetensors", metadata={"format": "pt"})
     config = _hf_config(metadata, shape, tied="lm_head.weight" not in state)
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -196,7 +196,8 @@ def _rescaling(shape: architecture.Architecture) -> Transform:
 # --- GGUF to transformers --------------------------------------------------------------------
 
 
-def _hf_name(name: str) -> str:
+def hf_name(name: str) -> str:
+    """Return a tensor's name in a Hugging Face Llama checkpoint, from its name in a GGUF file."""
     if name in _HF_TOP_NAMES:
         return _HF_TOP_NAMES[name]
     _, layer, part, kind = name.split(".")

@@ -221,12 +221,24 @@ def _from_folder(folder: Path, form: Form) -> Model:
     if ggufs:
         names = ", ".join(path.name for path in ggufs[:4])
         raise ModelError(f"The folder {folder.name} holds {len(ggufs)} models: {names}. Name one.")
-    hint = (
-        "It holds safetensors: convert them with llama.cpp's convert_hf_to_gguf.py first."
-        if has_checkpoint
-        else "Put a .gguf file there, or give its path."
+    if has_checkpoint:
+        return _converted(folder, folder.name, "your folder")
+    raise ModelError(
+        f"The folder {folder.name} holds no GGUF file. Put a .gguf file there, or give its path.",
+        ("*.gguf",),
     )
-    raise ModelError(f"The folder {folder.name} holds no GGUF file. {hint}", ("*.gguf",))
+
+
+def _converted(checkpoint: Path, name: str, origin: str) -> Model:
+    """Return a checkpoint of transformers as an F16 GGUF, which lies on no 4-bit grid."""
+    weights = sorted(checkpoint.glob("*.safetensors"))
+    digest = hashlib.sha256("".join(sha256(path) for path in weights).encode()).hexdigest()
+    try:
+        path = _derived(checkpoint, digest, "gguf-f16")
+    except ValueError as error:
+        # A folder of the hub's cache is named after a revision.
+        raise ModelError(str(error).replace(checkpoint.name, name)) from error
+    return Model(name, path, "gguf-f16", f"{origin}, converted to F16 GGUF")
 
 
 # --- Hugging Face ----------------------------------------------------------------------------
@@ -277,6 +289,8 @@ def _hub_files(model: str, sizes: dict[str, int], form: Form) -> list[str]:
         fitting = [name for name in ggufs if kind in name.lower()]
         if fitting:
             return fitting[:1]
+    if not ggufs:
+        return _hub_files(model, sizes, "transformers")  # converted here
     raise ModelError(
         f"{model} has no GGUF file of the kind {' or '.join(order)}. Look for a repository whose "
         "name ends in -GGUF, or give a .gguf file."
@@ -289,6 +303,8 @@ def _hub_model(model: str, local: Path, form: Form, origin: str) -> Model:
     path = _hub_file(local, form)
     if path is None:
         raise ModelError(f"The download of {model} holds no GGUF file of the form {form}.")
+    if path.is_dir():
+        return _converted(path, model, origin)
     resolved = _from_file(path, form)
     return Model(model, resolved.path, resolved.form, origin)
 
@@ -297,6 +313,8 @@ def _hub_file(local: Path, form: Form) -> Path | None:
     if form in _CHECKPOINTS:
         return local if any(local.glob("*.safetensors")) else None
     names = [path for path in sorted(local.rglob("*.gguf")) if "-of-" not in path.name]
+    if not names and any(local.glob("*.safetensors")):
+        return local  # converted here
     if form.startswith("gguf-f16"):
         names = [path for path in names if "f16" in path.name.lower()]
     return names[0] if names else None
@@ -313,10 +331,11 @@ def _derived(source: Path, source_sha256: str, form: Form) -> Path:
     """
     import filelock
 
-    from guidebook import derive
+    from guidebook import convert, derive
 
+    f16_gguf = convert.f16_gguf if source.is_dir() else derive.f16_gguf
     recipes: dict[Form, tuple[str, Callable[[Path, Path], None]]] = {
-        "gguf-f16": (".gguf", derive.f16_gguf),
+        "gguf-f16": (".gguf", f16_gguf),
         "gguf-f16-rescaled": (".gguf", derive.rescaled_f16_gguf),
         "transformers": ("", derive.transformers_folder),
         "transformers-rescaled": ("", derive.rescaled_transformers_folder),
@@ -373,8 +392,11 @@ def _remove(path: Path) -> None:
 
 
 def _check_disk(folder: Path, source: Path) -> None:
-    # F16 is at most eight times a 2-bit file; four times covers the 4-bit files seen in practice.
-    needed = 4 * source.stat().st_size
+    if source.is_dir():
+        needed = sum(path.stat().st_size for path in source.glob("*.safetensors"))
+    else:
+        # F16 is at most eight times a 2-bit file; four times covers 4-bit files.
+        needed = 4 * source.stat().st_size
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ModelError(

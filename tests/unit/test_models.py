@@ -160,7 +160,13 @@ def test_a_repository_with_pickled_weights_only_is_refused():
     with pytest.raises(ModelError, match="no safetensors"):
         models._hub_files("o/m", {"pytorch_model.bin": 1, "config.json": 1}, "transformers")
     with pytest.raises(ModelError, match="no GGUF file"):
-        models._hub_files("o/m", {"model.safetensors": 1}, "gguf")
+        models._hub_files("o/m", {"a.Q5_1.gguf": 1}, "gguf")
+
+
+def test_a_repository_without_gguf_gives_its_checkpoint_to_be_converted():
+    sizes = {"config.json": 1, "model.safetensors": 9, "tokenizer.json": 1, "model.onnx": 9}
+    wanted = ["config.json", "model.safetensors", "tokenizer.json"]
+    assert models._hub_files("o/m", sizes, "gguf-f16") == wanted
 
 
 def test_a_missing_or_changed_package_says_how_to_install_it(monkeypatch):
@@ -234,3 +240,23 @@ def test_the_rescaled_checkpoint_computes_what_the_rescaled_gguf_computes(cache)
         quality = measure.compare(checkpoint, reference)
     assert quality.kl_divergence < 1e-4
     assert not list(cache.rglob("rescaling-*"))
+
+
+@pytest.mark.slow
+def test_the_embedded_model_comes_back_from_its_checkpoint(cache, tmp_path):
+    import numpy as np
+    from gguf import GGUFReader
+
+    from guidebook import convert
+
+    convert.f16_gguf(_resolve("transformers"), tmp_path / "back.gguf")
+    there, back = GGUFReader(_resolve("gguf-f16")), GGUFReader(tmp_path / "back.gguf")
+    wanted = {tensor.name: tensor.data for tensor in there.tensors}
+    found = {tensor.name: tensor.data for tensor in back.tensors}
+    assert wanted.keys() == found.keys()
+    for name, data in wanted.items():
+        # Vectors are F32 in the file and were F16 in the checkpoint.
+        assert np.array_equal(data.astype(np.float16), found[name].astype(np.float16)), name
+    for key in ("tokens", "token_type", "merges", "pre", "eos_token_id", "add_bos_token"):
+        field = f"tokenizer.ggml.{key}"
+        assert back.get_field(field).contents() == there.get_field(field).contents()
