@@ -44,12 +44,12 @@ def requirement_lines(name: str) -> list[str]:
 @pytest.mark.parametrize("name", [RUNTIME, DEV, GPU])
 def test_every_requirement_is_an_exact_pin_and_says_which_chapter_needs_it(name: str):
     chapters = {path.name[:2] for path in (ROOT / "notebooks").glob("[0-9][0-9]-*.ipynb")}
+    chapter, part = r"chapters? \d\d(?:, \d\d)*", r"parts? [1-7](?:, [1-7])*"
+    needs = rf"every chapter|(?:{chapter}|{part})(?:; {part})?"
     for line in requirement_lines(name):
-        match = re.fullmatch(
-            r"[A-Za-z0-9._-]+==[^\s;#]+ +# (every chapter|chapters? ([\d, ]+)|part [1-7]): .+", line
-        )
+        match = re.fullmatch(rf"[A-Za-z0-9._-]+==[^\s;#]+ +# ({needs}): .+", line)
         assert match, f"{name}: {line}"
-        assert set(re.findall(r"\d+", match.group(2) or "")) <= chapters, f"{name}: {line}"
+        assert set(re.findall(r"\d\d", match[1])) <= chapters, f"{name}: {line}"
 
 
 def test_environment_yml_carries_the_pins_of_requirements_txt():
