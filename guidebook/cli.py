@@ -1,19 +1,21 @@
-"""The command ``guidebook``: describe and check this machine, predict, plan, run chapters."""
+"""The command ``guidebook``: look at this machine, predict, plan, run chapters, share results."""
 
 # ruff: noqa: T201 - printing is what a command line is for
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import guidebook
 
 if TYPE_CHECKING:
+    from guidebook.records import Found, Record
     from guidebook.runner import ChapterRun, Observer
 
 USAGE_ERROR = 2
@@ -67,6 +69,37 @@ exit codes: 0 every runtime was measured, 1 one failed, 2 bad usage, 130 interru
   guidebook bench --engine llama-cpp --server http://127.0.0.1:1234/v1 --model model.gguf
 """
 
+
+_RECORD_EPILOG = """\
+A record holds the kind of machine, versions, verdicts with their evidence, and measurements. It
+holds no host name, user name, path, serial number or token, and no text that a chapter wrote
+freely. A model that is not in the catalog is a hash of its name. Read it before you share it.
+
+  guidebook record
+  guidebook record runs/rented --out records/rented-a100.json
+"""
+
+_COMPARE_EPILOG = """\
+A and B are records, by file or by name under records/, or folders with results. Measurements are
+compared where a chapter ran with the same model and profile; the device may be another one. A
+difference counts if the 99 % interval of the ratio lies wholly beyond the allowance.
+
+exit codes: 0 they match, 1 a claim held on one and was refuted on the other, or a measurement
+differs beyond noise; 2 bad usage
+
+  guidebook compare _build/run runs/rented --claims-only
+"""
+
+_REPORT_EPILOG = """\
+The plan says what to run on the machine that the results come from, what to buy next, and how
+every claim came out, with its evidence. Chapters without results are named. It holds no personal
+data. Prices are dated; your own go into a CSV file named by GUIDEBOOK_PRICES.
+
+  guidebook report
+  guidebook report runs/rented --want qwen2.5-32b --budget 1500 --format markdown
+"""
+
+_REPORT_FORMATS = {"markdown": "to_markdown", "html": "to_html", "json": "to_json"}
 
 _CASE_OPTIONS = {
     "quant": "file type of the weights (default: Q4_K_M; MXFP4 for gpt-oss)",
@@ -141,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_calibrate(commands)
     _add_bench(commands)
+    _add_record(commands)
+    _add_compare(commands)
+    _add_report(commands)
 
     run = commands.add_parser(
         "run",
@@ -307,6 +343,93 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
 
 
+def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    record = commands.add_parser(
+        "record",
+        help="write what was found here as a file to share, without personal data",
+        description="Make one anonymous record of the results of a run.",
+        epilog=_RECORD_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_results(record)
+    record.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="where to write (default: records/MACHINE-DAY.json)",
+    )
+    record.add_argument("--replace", action="store_true", help="replace a record that is there")
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="say in what two runs differ, beyond noise",
+        description="Compare two records or runs: verdicts, measurements, versions.",
+        epilog=_COMPARE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    compare.add_argument("a", metavar="A", type=Path, help="a record, or a folder with results")
+    compare.add_argument("b", metavar="B", type=Path, help="another one")
+    compare.add_argument(
+        "--allow",
+        type=_percentage,
+        metavar="PERCENT",
+        help="by so much measurements may differ and still agree (default: 10)",
+    )
+    compare.add_argument(
+        "--claims-only",
+        action="store_true",
+        help="let the claims alone decide the exit code: for two different machines",
+    )
+    compare.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    report = commands.add_parser(
+        "report",
+        help="write your plan: what to run, what to buy, and how the claims came out",
+        description="Make the plan of chapter 71 from the results of a run.",
+        epilog=_REPORT_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_results(report)
+    report.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write (default: report/ beside results/)"
+    )
+    report.add_argument(
+        "--format", choices=_REPORT_FORMATS, help="print it like this instead of writing files"
+    )
+    report.add_argument(
+        "--want",
+        dest="models",
+        metavar="MODEL",
+        action="append",
+        default=[],
+        help="a model of the catalog that you want to run; may be repeated",
+    )
+    report.add_argument("--budget", type=_amount, metavar="USD", help="what there is to spend")
+    report.add_argument("--psu", type=_amount, metavar="W", help="rating of the power supply")
+    report.add_argument("--memory", choices=("DDR4", "DDR5"), help="kind of the memory modules")
+    report.add_argument(
+        "--no-card-slot",
+        dest="card_slot",
+        action="store_false",
+        default=None,
+        help="no graphics card can be built in",
+    )
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "results",
+        nargs="?",
+        type=Path,
+        metavar="RESULTS",
+        help="a folder with results files, or of a run (default: _build/run)",
+    )
+
+
 def _positives(text: str) -> tuple[int, ...]:
     return tuple(_positive(part) for part in text.split(","))
 
@@ -321,8 +444,21 @@ def _positive(text: str) -> int:
     return value
 
 
+def _amount(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
+
+
+def _percentage(text: str) -> float:
+    return _amount(text) / 100
+
+
 # argparse names the function in "invalid … value: '0'".
 _positive.__name__ = "positive whole number"
+_amount.__name__ = "amount"
+_percentage.__name__ = "percentage"
 
 
 def _machine(options: argparse.Namespace) -> int:
@@ -434,8 +570,7 @@ def _bench(options: argparse.Namespace) -> int:
         found = bench.available(options.model, options.engines, options.servers)
     except bench.BenchError as error:
         raise UsageError(str(error)) from error
-    for sentence in found.left_out:
-        print(f"left out: {sentence}", file=sys.stderr)
+    _tell_left_out(found.left_out)
     if not found.contenders:
         raise UsageError("Nothing here can run the model. Install a runtime or start a server.")
     form = options.format
@@ -461,6 +596,111 @@ def _bench(options: argparse.Namespace) -> int:
     if report.interrupted:
         return INTERRUPTED
     return int(any(result.failed for result in report.results))
+
+
+def _record(options: argparse.Namespace) -> int:
+    from guidebook import records
+
+    try:
+        record = records.make(_read(options.results))
+        path = options.out or _project() / "records" / record.file_name
+        if not options.replace and path.exists() and records.load(path) != record:
+            raise UsageError(
+                f"{path} is there already. Give --replace, or another file with --out."
+            )
+        records.save(record, path)
+    except records.RecordError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"The record cannot be written: {error.strerror}.") from error
+    print(f"Written to {_short(path)}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    import json
+
+    from guidebook import compare, records
+
+    allowance = compare.ALLOWANCE if options.allow is None else options.allow
+    try:
+        a, b = (_record_of(path) for path in (options.a, options.b))
+        found = compare.compare(a, b, allowance=allowance)
+    except records.RecordError as error:
+        raise UsageError(str(error)) from error
+    print(json.dumps(found.to_dict(), indent=2) if options.json else found)
+    matches = not found.contradictions if options.claims_only else found.matches
+    return 0 if matches else 1
+
+
+def _report(options: argparse.Namespace) -> int:
+    from guidebook import records, report
+
+    given = {
+        "models": tuple(options.models) or None,
+        "budget_usd": options.budget,
+        "psu_w": options.psu,
+        "memory": options.memory,
+        "card_slot": options.card_slot,
+    }
+    wishes = report.Wishes(**{name: value for name, value in given.items() if value is not None})
+    try:
+        made = report.make(_read(options.results), wishes)
+    except (records.RecordError, LookupError, ValueError) as error:
+        raise UsageError(str(error.args[0])) from error
+    if options.format is not None:
+        print(getattr(made, _REPORT_FORMATS[options.format])(), end="")
+        return 0
+    try:
+        paths = made.save(options.out or _beside(options.results) / "report")
+    except OSError as error:
+        raise UsageError(f"The report cannot be written: {error.strerror}.") from error
+    print("\n".join(f"Written to {_short(path)}" for path in paths))
+    return 0
+
+
+def _read(given: Path | None) -> Found:
+    """Read a run's results, and say what was not taken."""
+    from guidebook import records
+
+    found = records.read(given or _project() / "_build" / "run")
+    _tell_left_out(found.left_out)
+    return found
+
+
+def _tell_left_out(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        print(f"left out: {sentence}", file=sys.stderr)
+
+
+def _record_of(path: Path) -> Record:
+    """Load a record by file or by name, or make one of a folder with results."""
+    from guidebook import records
+
+    if path.is_dir():
+        return records.make(_read(path))
+    if not path.exists() and len(path.parts) == 1:
+        with contextlib.suppress(UsageError):
+            path = _project() / "records" / f"{path.name.removesuffix('.json')}.json"
+    return records.load(path)
+
+
+def _beside(given: Path | None) -> Path:
+    """Return the folder of a run, given itself or its folder with results."""
+    folder = given or _project() / "_build" / "run"
+    return folder if (folder / "results").is_dir() else folder.parent
+
+
+def _project() -> Path:
+    """Return the book's folder: the one that holds the chapters' folder."""
+    from guidebook import runner
+
+    try:
+        return runner.find_notebooks(None).resolve().parent
+    except runner.RunError as error:
+        raise UsageError(
+            "The book's folder is not here or above. Change into it, or name the folders."
+        ) from error
 
 
 def _check_writable(path: Path) -> None:
@@ -496,8 +736,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _default_out(notebooks: Path) -> Path:
-    out = notebooks.resolve().parent / "_build" / "run"
-    return out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
+    return _short(notebooks.resolve().parent / "_build" / "run")
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, str]:
@@ -593,6 +836,9 @@ _COMMANDS = {
     "plan": _plan,
     "calibrate": _calibrate,
     "bench": _bench,
+    "record": _record,
+    "compare": _compare,
+    "report": _report,
     "run": _run,
 }
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from guidebook.writing import write_whole
 
 SCHEMA_VERSION = 1
 
@@ -40,18 +40,8 @@ def validate(results: Mapping[str, Any]) -> None:
 def save(results: Mapping[str, Any], path: Path) -> Path:
     """Validate results and write them so that no reader ever sees half a file."""
     validate(results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(partial).chmod(0o644)  # mkstemp lets only its owner read; results are for sharing
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-    return path
+    text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
+    return write_whole(f"{text}\n", path)
 
 
 def load(path: Path) -> dict[str, Any]:

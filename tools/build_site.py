@@ -133,6 +133,8 @@ def stage(executed: Path, source: Path, root: Path = ROOT) -> None:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy2(root / name, source / name)
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
+    if (root / "records").is_dir():
+        shutil.copytree(root / "records", source / "records")
     for name in chapter_names(root):
         stage_chapter(executed / f"{name}.ipynb", source / "notebooks")
         result = executed.parent / "results" / f"{name}.json"

@@ -56,7 +56,7 @@ def is_current(site: Path) -> bool:
         return False
     sources = [ROOT / "_config.yml", ROOT / "_toc.yml", ROOT / "tools/build_site.py"]
     sources += (ROOT / "notebooks").glob("*.ipynb")
-    for folder in ("book", "guidebook"):
+    for folder in ("book", "guidebook", "records"):
         sources += (
             path
             for path in (ROOT / folder).rglob("*")

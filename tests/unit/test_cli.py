@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from run_results import CHAPTERS, results_of, write_run
 
 from guidebook import cli, runner
 from guidebook._worker import ChapterError
@@ -425,3 +426,119 @@ def test_predict_takes_experts_and_cache_in_ram_as_options(capsys):
     assert "DDR5-5600" in text
     assert cli.main([*case, "--kv-offload", "0", "--n-cpu-moe", "auto"]) == 0
     assert "the KV cache in DDR5-5600" in capsys.readouterr().out
+
+
+# --- record, compare, report -------------------------------------------------------------------
+
+
+@pytest.fixture
+def ran(project: Path) -> Path:
+    """Give the project results of two chapters, and a record of them."""
+    write_run(project / "_build" / "run")
+    assert cli.main(["record", "--out", "records/mine.json"]) == 0
+    return project
+
+
+def test_record_writes_under_records_by_machine_and_day(ran: Path, capsys):
+    assert cli.main(["record"]) == 0
+    path = Path("records/nvidia-geforce-rtx-3080-2026-11-23.json")
+    assert capsys.readouterr().out.splitlines()[-1] == f"Written to {path}"
+    assert json.loads(path.read_text())["schema_version"] == 1
+
+
+def test_record_replaces_another_record_only_when_told(ran: Path, capsys):
+    again = ["record", "--out", "records/mine.json"]
+    assert cli.main(again) == 0  # nothing has changed
+    write_run(ran / "_build/run", results_of(CHAPTERS[0], outcome="refuted"))
+    assert cli.main(again) == cli.USAGE_ERROR
+    assert "--replace" in capsys.readouterr().err
+    assert cli.main([*again, "--replace"]) == 0
+
+
+def test_record_names_what_it_left_out(ran: Path, capsys):
+    (ran / "_build/run/results/12-bottlenecks.json").write_text("{")
+    assert cli.main(["record", "--replace", "--out", "x.json"]) == 0
+    assert "left out: 12-bottlenecks.json: " in capsys.readouterr().err
+
+
+def test_compare_takes_records_by_name_and_file_and_folders_of_runs(ran: Path, capsys):
+    for one in ("mine", "records/mine.json", "_build/run", "_build/run/results"):
+        assert cli.main(["compare", "mine", one]) == 0
+    assert "They match" in capsys.readouterr().out
+
+
+def test_compare_ends_with_1_for_a_difference_and_claims_only_for_contradictions(ran: Path, capsys):
+    fast = {"decode": ("tokens/s", [200.0, 201.0, 199.0])}
+    write_run(ran / "fast", results_of(CHAPTERS[0], readings=fast))
+    write_run(ran / "other", results_of(CHAPTERS[0], outcome="refuted"))
+    assert cli.main(["compare", "mine", "fast"]) == 1
+    assert cli.main(["compare", "mine", "fast", "--allow", "150"]) == 0
+    assert cli.main(["compare", "mine", "fast", "--claims-only"]) == 0
+    assert cli.main(["compare", "mine", "other", "--claims-only"]) == 1
+    capsys.readouterr()
+    assert cli.main(["compare", "mine", "fast", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["matches"] is False
+
+
+def test_report_writes_three_files_beside_the_results(ran: Path, capsys):
+    assert cli.main(["report"]) == 0
+    paths = [f"_build/run/report/your-plan.{suffix}" for suffix in ("md", "html", "json")]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-3:] == [f"Written to {path}" for path in paths]
+    assert all(Path(path).is_file() for path in paths)
+    assert cli.main(["report", "_build/run/results", "--out", "plan"]) == 0
+    assert Path("plan/your-plan.html").is_file()
+
+
+def test_report_takes_wishes_and_prints_in_one_form(ran: Path, capsys):
+    arguments = "--want llama-3-8b --budget 500 --psu 750 --memory DDR4 --no-card-slot"
+    capsys.readouterr()
+    assert cli.main(["report", *arguments.split(), "--format", "json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in data["wanted"]] == ["llama-3-8b"]
+    assert not any("RTX" in row["option"] for row in data["options"])
+    assert not Path("_build/run/report").exists()
+    for form, begins in (("markdown", "# Your plan"), ("html", "<!doctype html>")):
+        assert cli.main(["report", "--format", form]) == 0
+        assert capsys.readouterr().out.startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["record", "nowhere"], "There is no folder nowhere"),
+        (["record", "--out", "_build/run/results/x/../11-your-machine.json/y"], "cannot be"),
+        (["compare", "mine", "yours"], "There is no record yours.json"),
+        (["compare", "mine", "notebooks"], "no results"),
+        (["report", "nowhere"], "There is no folder nowhere"),
+        (["report", "notebooks"], "no results"),
+        (["report", "--want", "no-such-model"], "no-such-model"),
+        (["report", "--out", "records/mine.json"], "cannot be written"),
+    ],
+)
+def test_records_and_reports_that_cannot_be_made_are_bad_usage(ran: Path, arguments, said, capsys):
+    assert cli.main(arguments) == cli.USAGE_ERROR
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "one"],
+        ["compare", "a", "b", "--allow", "-1"],
+        ["report", "--budget", "lots"],
+        ["report", "--format", "pdf"],
+    ],
+)
+def test_arguments_of_records_and_reports_that_make_no_sense_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    assert left.value.code == cli.USAGE_ERROR
+
+
+def test_outside_of_the_book_a_folder_must_be_named(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GUIDEBOOK_NOTEBOOKS", raising=False)
+    for command in ("record", "report"):
+        assert cli.main([command]) == cli.USAGE_ERROR
+        assert "The book's folder is not here" in capsys.readouterr().err
