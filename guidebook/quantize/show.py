@@ -141,6 +141,8 @@ def loss_and_speed(
         Where a name goes if not right of its mark: right, up (in points), and the side of the
         text that lies there, ``left``, ``center`` or ``right``.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     figure, (loss, pace) = figures.new(2, width=8.5)
     for number, (name, (bits, divergence, error)) in enumerate(losses.items()):
         marker = figures.MARKERS[number % len(figures.MARKERS)]
@@ -149,6 +151,9 @@ def loss_and_speed(
         at = (bits, divergence)
         loss.annotate(name, at, (right, up), textcoords="offset points", ha=side, fontsize=9)
     loss.set(xlabel="bits per quantized weight", ylabel="KL divergence (nats)", yscale="log")
+    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    loss.yaxis.set_minor_formatter(NullFormatter())
     names = list(speeds)[::-1]
     bars = pace.barh(names, [speeds[name] for name in names], color=figures.COLORS[1])
     pace.bar_label(bars, fmt="%.0f", padding=4, fontsize=9)
