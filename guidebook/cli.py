@@ -91,9 +91,10 @@ differs beyond noise; 2 bad usage
 """
 
 _REPORT_EPILOG = """\
-The plan says what to run on the machine that the results come from, what to buy next, and how
-every claim came out, with its evidence. Chapters without results are named. It holds no personal
-data. Prices are dated; your own go into a CSV file named by GUIDEBOOK_PRICES.
+The plan says what to run on the machine that the results come from, what to buy next, when to rent
+instead, and how every claim came out, with its evidence. Chapters without results are named. It
+holds no personal data. Prices are dated; your own go into CSV files named by GUIDEBOOK_PRICES and
+GUIDEBOOK_CLOUD_PRICES.
 
   guidebook report
   guidebook report runs/rented --want qwen2.5-32b --budget 1500 --format markdown
@@ -388,7 +389,7 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     report = commands.add_parser(
         "report",
-        help="write your plan: what to run, what to buy, and how the claims came out",
+        help="write your plan: what to run, to buy and to rent, and how the claims came out",
         description="Make the plan of chapter 71 from the results of a run.",
         epilog=_REPORT_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -410,6 +411,12 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     report.add_argument("--budget", type=_amount, metavar="USD", help="what there is to spend")
     report.add_argument("--psu", type=_amount, metavar="W", help="rating of the power supply")
+    report.add_argument(
+        "--hours", type=_amount, metavar="H", help="hours of use in a week (default: 10)"
+    )
+    report.add_argument(
+        "--kwh", type=_amount, metavar="USD", help="price of a kWh of electricity (default: 0.187)"
+    )
     report.add_argument("--memory", choices=("DDR4", "DDR5"), help="kind of the memory modules")
     report.add_argument(
         "--no-card-slot",
@@ -634,8 +641,9 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from guidebook import records, report
+    from guidebook import records, renting_advice, report
 
+    habits = {"hours_per_week": options.hours, "usd_per_kwh": options.kwh}
     given = {
         "models": tuple(options.models) or None,
         "budget_usd": options.budget,
@@ -643,8 +651,11 @@ def _report(options: argparse.Namespace) -> int:
         "memory": options.memory,
         "card_slot": options.card_slot,
     }
-    wishes = report.Wishes(**{name: value for name, value in given.items() if value is not None})
     try:
+        given["habits"] = renting_advice.Habits(
+            **{name: value for name, value in habits.items() if value is not None}
+        )
+        wishes = report.Wishes(**{n: value for n, value in given.items() if value is not None})
         made = report.make(_read(options.results), wishes)
     except (records.RecordError, LookupError, ValueError) as error:
         raise UsageError(str(error.args[0])) from error

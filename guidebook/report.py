@@ -1,8 +1,8 @@
 """The reader's plan: what the chapters found, what to run now, what to buy next, when to rent.
 
 Everything comes from a record (:mod:`guidebook.records`), which names no person and no computer,
-and from the planner. So a report can be shared, and it can be made of a run on another machine.
-What to rent, and when, is advice that the caller hands over (``renting``): see :class:`Advice`.
+and from the planner. So a report can be shared, and it can be made of a run on another machine,
+or of a machine that is only described.
 """
 
 from __future__ import annotations
@@ -11,26 +11,43 @@ import datetime
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guidebook import claims, compare, documents, machine, plan, records, results, units, upgrade
+import guidebook
+from guidebook import (
+    claims,
+    compare,
+    documents,
+    hindsight,
+    machine,
+    plan,
+    records,
+    renting_advice,
+    results,
+    units,
+    upgrade,
+)
+from guidebook.advice import Advice
 from guidebook.catalog import hardware
 from guidebook.catalog.prices import Price
 from guidebook.claims import Outcome
 from guidebook.documents import Block, Code, Heading, Items, Paragraph
+from guidebook.hindsight import Check
 from guidebook.machine import cpu
 from guidebook.plan import Rig
 from guidebook.records import Found, Record
+from guidebook.renting_advice import Habits
 from guidebook.tables import table
 from guidebook.upgrade import Evaluation
 from guidebook.writing import write_whole
 
 if TYPE_CHECKING:
+    from guidebook.chapter import Chapter
     from guidebook.machine import Machine, Rate
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TITLE = "Your plan"
 FILE_NAME = "your-plan"
 WANTED = ("llama-3-8b", "qwen2.5-14b", "qwen2.5-32b", "llama-3.3-70b", "gpt-oss-120b")
@@ -59,6 +76,8 @@ class Wishes:
         Whether a graphics card can be built in; None: yes, but for a virtual machine.
     price_file
         The reader's own prices; None: as the environment variable ``GUIDEBOOK_PRICES`` says.
+    habits
+        Hours a week, price of electricity and the like, for renting.
     """
 
     models: tuple[str, ...] = WANTED
@@ -67,25 +86,7 @@ class Wishes:
     memory: str = "DDR5"
     card_slot: bool | None = None
     price_file: Path | None = None
-
-
-@dataclass(frozen=True)
-class Advice:
-    """One thing to do.
-
-    Attributes
-    ----------
-    what
-        What to do, in a sentence or a phrase.
-    why
-        Reasons with their numbers, and what would change the answer.
-    command
-        What to type, if anything.
-    """
-
-    what: str
-    why: tuple[str, ...] = ()
-    command: str = ""
+    habits: Habits = field(default_factory=Habits)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,9 @@ class Report:
     options
         Everything that was compared for it. Rows of a table.
     renting
-        When to rent; empty: nobody has worked it out.
+        When to rent.
+    checks
+        Predicted speeds against those that were measured.
     notes
         Assumptions, and what to know about the run.
     """
@@ -134,6 +137,7 @@ class Report:
     purchases: tuple[Advice, ...]
     options: tuple[Mapping[str, object], ...]
     renting: tuple[Advice, ...]
+    checks: tuple[Check, ...]
     notes: tuple[str, ...]
 
     @property
@@ -142,6 +146,17 @@ class Report:
         seen = Counter(line.outcome for line in self.scoreboard)
         counts = {outcome.value: seen[outcome] for outcome in Outcome}
         return {**counts, "no verdict": len(claims.ledger()) - sum(counts.values())}
+
+    @property
+    def by_part(self) -> dict[int, dict[str, int]]:
+        """The same by part of the book."""
+        outcomes = {line.id: line.outcome for line in self.scoreboard}
+        parts: dict[int, dict[str, int]] = {}
+        for claim in claims.ledger().values():
+            counts = parts.setdefault(int(claim.chapter[0]), dict.fromkeys(self.counts, 0))
+            outcome = outcomes.get(claim.id)
+            counts[outcome.value if outcome else "no verdict"] += 1
+        return dict(sorted(parts.items()))
 
     def blocks(self) -> list[Block]:
         """Return the report as a document."""
@@ -157,6 +172,7 @@ class Report:
                 "chapters": record["chapters"],
                 "missing": dict(self.missing),
                 "counts": self.counts,
+                "by_part": {str(part): counts for part, counts in self.by_part.items()},
                 "claims": [
                     {**asdict(line), "outcome": line.outcome and line.outcome.value}
                     for line in self.scoreboard
@@ -166,6 +182,7 @@ class Report:
                 "purchases": [asdict(advice) for advice in self.purchases],
                 "options": [dict(row) for row in self.options],
                 "renting": [asdict(advice) for advice in self.renting],
+                "checks": [{**asdict(one), "is_inside": one.is_inside} for one in self.checks],
                 "notes": list(self.notes),
             }
         )
@@ -199,11 +216,35 @@ class Report:
         return documents.html(self.blocks())
 
 
+def gather(folder: Path, own: Chapter) -> Found:
+    """Read the results of the other chapters beside what a chapter has found so far.
+
+    Results that were measured on another kind of machine are left out, and named.
+
+    Parameters
+    ----------
+    folder
+        With the results files; it need not be there.
+    own
+        The chapter that asks. It says which machine this is.
+    """
+    here = json.loads(json.dumps(own.to_dict()))
+    found = records.read(folder) if folder.is_dir() else Found({}, {})
+    elsewhere = []
+    if not _is_one_machine([*found.results.values(), here]):
+        elsewhere = [n for n, one in found.results.items() if not _is_one_machine([one, here])]
+    kept = {name: one for name, one in found.results.items() if name not in elsewhere}
+    return Found(
+        dict(sorted({**kept, own.id: here}.items())),
+        {**found.problems, **dict.fromkeys(elsewhere, "measured on another machine")},
+        found.left_out,
+    )
+
+
 def make(
     found: Found,
     wishes: Wishes | None = None,
     *,
-    renting: Sequence[Advice] = (),
     without: Collection[str] = (),
     today: datetime.date | None = None,
 ) -> Report:
@@ -215,10 +256,8 @@ def make(
         From :func:`guidebook.records.read`.
     wishes
         What the reader wants and has.
-    renting
-        When to rent.
     without
-        Chapters that need not have run, such as the one that shows this report.
+        Chapters that need not have run.
     today
         The day from which prices are dated; None: today.
 
@@ -231,20 +270,79 @@ def make(
     ValueError
         No model is wanted, or a figure is negative.
     """
+    return of(records.make(found), wishes, missing=_missing(found, without), today=today)
+
+
+def of(
+    record: Record,
+    wishes: Wishes | None = None,
+    *,
+    missing: Mapping[str, str] | None = None,
+    today: datetime.date | None = None,
+) -> Report:
+    """Make the report of a record; one without chapters is a machine that is only described.
+
+    Parameters
+    ----------
+    record
+        What the chapters found, and where.
+    wishes
+        What the reader wants and has.
+    missing
+        Chapters without results, each with the reason.
+    today
+        The day from which prices are dated; None: today.
+
+    Raises
+    ------
+    LookupError
+        The catalog has no such model.
+    ValueError
+        No model is wanted, or a figure is negative.
+    """
     wishes = wishes or Wishes()
-    record = records.make(found)
+    today = today or datetime.date.today()
     rig = rig_of(record, wishes.memory)
     steps = tuple(_steps(rig, record, wishes))
     return Report(
         record,
-        _missing(found, without),
+        dict(missing or {}),
         tuple(_scoreboard(record)),
         tuple(_now(rig)),
         tuple(_wanted(rig, wishes)),
-        tuple(_purchases(steps, wishes, today or datetime.date.today())),
+        tuple(_purchases(steps, wishes, today)),
         tuple(_option_row(one, wishes.models) for one in steps[0]),
-        tuple(renting),
+        renting_advice.advise(
+            rig, wishes.models, _chosen(steps, wishes), wishes.habits, today=today
+        ),
+        hindsight.checks(record, rig),
         tuple(_notes(record, rig)),
+    )
+
+
+def guides_machine() -> Record:
+    """Describe the machine that the guide starts from, as a record without results.
+
+    "Starting Point (e.g., i7-11700KF, 32GB RAM, RTX 3080 10GB)"; that processor has 8 cores.
+    """
+    return Record(
+        created=datetime.date(2025, 4, 1),
+        guidebook=guidebook.__version__,
+        commit=None,
+        hardware=records.Hardware(
+            cpu="Intel Core i7-11700KF",
+            architecture="x86_64",
+            physical_cores=8,
+            logical_cores=16,
+            ram_gib=32.0,
+            gpus=(records.Gpu("NVIDIA GeForce RTX 3080", "cuda", 10.0, compute_capability="8.6"),),
+            os="Linux",
+            wsl=2,
+        ),
+        software={},
+        chapters=(),
+        claims=(),
+        measurements=(),
     )
 
 
@@ -270,6 +368,15 @@ def rig_of(record: Record, memory: str = "DDR5") -> Rig:
 
 
 # --- What ran ---------------------------------------------------------------------------------
+
+
+def _is_one_machine(contents: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a record would take these results as those of one machine."""
+    try:
+        records.make(Found({str(number): one for number, one in enumerate(contents)}, {}), ())
+    except records.RecordError:
+        return False
+    return True
 
 
 def _missing(found: Found, without: Collection[str]) -> dict[str, str]:
@@ -466,6 +573,18 @@ def _per_1000_usd(one: Evaluation, wanted: Sequence[str]) -> float | None:
     return 1000 * gained / price if price else None
 
 
+def _chosen(steps: Sequence[tuple[Evaluation, ...]], wishes: Wishes) -> list[Evaluation]:
+    """Return the best of each step, as far as there is one."""
+    left, chosen = wishes.budget_usd, []
+    for found in steps:
+        best = best_of(found, wishes.models, left)
+        if best is None:
+            break
+        chosen.append(best)
+        left = None if left is None else left - (price_usd(best) or 0.0)
+    return chosen
+
+
 def _purchases(
     steps: Sequence[tuple[Evaluation, ...]], wishes: Wishes, today: datetime.date
 ) -> Iterator[Advice]:
@@ -554,9 +673,13 @@ def _option_row(one: Evaluation, wanted: Sequence[str]) -> dict[str, object]:
 def _blocks(report: Report) -> Iterator[Block]:
     record = report.record
     yield Heading(TITLE, 1)
+    measured = (
+        f"Measured until {record.created.isoformat()} with version {record.guidebook} of the book."
+        if record.chapters
+        else "Nothing was measured on it: all of this is predicted."
+    )
     yield Paragraph(
-        f"{record.hardware}. Measured until {record.created.isoformat()} with version "
-        f"{record.guidebook} of the book. This page names no person and no computer; it can be "
+        f"{record.hardware}. {measured} This page names no person and no computer; it can be "
         "shared."
     )
     yield from _short_blocks(report)
@@ -571,17 +694,21 @@ def _blocks(report: Report) -> Iterator[Block]:
     yield Heading("When to rent")
     for advice in report.renting:
         yield from _advice_blocks(advice)
-    if not report.renting:
-        yield Paragraph("Not worked out in this report.")
-    yield from _claim_blocks(report)
-    yield Heading("What this rests on")
-    yield from _basis_blocks(report)
+    if report.checks:
+        yield Heading("Predicted against measured")
+        yield from _check_blocks(report.checks)
+    if record.chapters:
+        yield from _claim_blocks(report)
+    if record.chapters or report.notes:
+        yield Heading("What this rests on")
+        yield from _basis_blocks(report)
 
 
 def _short_blocks(report: Report) -> Iterator[Block]:
     yield Heading("In short")
-    advice = [*report.now[:1], *report.purchases[:1], *report.renting[:1]]
-    yield Items((*(f"{one.what}." for one in advice), _counted(report)))
+    advice = [*report.now[:1], *report.purchases[:1], *report.renting[:2]]
+    counted = [_counted(report)] if report.record.chapters else []
+    yield Items((*(f"{one.what}." for one in advice), *counted))
     if report.missing:
         numbers = " ".join(chapter[:2] for chapter in report.missing)
         yield Paragraph(f"Chapters without results: {len(report.missing)}.")
@@ -609,6 +736,34 @@ def _advice_blocks(advice: Advice) -> Iterator[Block]:
         yield Items(advice.why)
     if advice.command:
         yield Code(advice.command)
+
+
+def _check_blocks(checks: Sequence[Check]) -> Iterator[Block]:
+    inside = sum(one.is_inside for one in checks)
+    text = f"{inside} of {len(checks)} measured speeds lie in the interval that was predicted."
+    slower = sum(one.measured < one.low for one in checks)
+    if slower:
+        text += (
+            f" {slower} came out slower. The intervals come from models of billions of weights; "
+            "for a small model they are too hopeful, and for a machine that does something else "
+            "at the same time as well."
+        )
+    yield Paragraph(text)
+    yield table(
+        [
+            {
+                "file": one.quant,
+                "tokens before": f"{one.n_prompt:,}",
+                "predicted (tokens/s)": f"{units.number(one.predicted)} "
+                f"({units.number(one.low)} to {units.number(one.high)})",
+                "measured (tokens/s)": units.number(one.measured),
+                "inside": "yes" if one.is_inside else "no",
+                "chapter": one.chapter,
+            }
+            for one in checks
+        ],
+        "Writing: the planner's 90 % interval, and the median of what was measured",
+    )
 
 
 def _claim_blocks(report: Report) -> Iterator[Block]:
@@ -643,7 +798,8 @@ def _basis_blocks(report: Report) -> Iterator[Block]:
         {"chapters": str(number), "model": model, "device": device, "profile": profile}
         for (model, device, profile), number in runs.items()
     ]
-    yield table(rows, "How the chapters ran")
+    if rows:
+        yield table(rows, "How the chapters ran")
     versions: list[dict[str, object]] = [
         {"software": name, "version": version} for name, version in report.record.software.items()
     ]

@@ -10,6 +10,9 @@ A run writes into one folder::
 
 A chapter counts as done when its executed notebook, its results and its state are there and the
 state fits what the chapter would be made from now. So a run that was killed goes on where it was.
+
+Chapters of part 7 read what the others found. They start when all others have ended, and count as
+done only as long as those results stay as they were.
 """
 
 from __future__ import annotations
@@ -66,6 +69,8 @@ _LIBRARIES = (
     "transformers",
 )
 _RESULTS_FOLDER = "results"
+# The part whose chapters read the results of all others.
+_LAST_PART = "7"
 _STOP_TIMEOUT = 10.0
 
 _log = logging.getLogger(__name__)
@@ -366,6 +371,11 @@ class _Task:
     def name(self) -> str:
         return self.path.stem
 
+    @property
+    def is_last(self) -> bool:
+        """Whether it reads the results of the other chapters, and so has to wait for them."""
+        return self.name.startswith(_LAST_PART)
+
 
 @dataclass
 class _Running:
@@ -398,6 +408,15 @@ class _Batch:
 
     def execute(self, tasks: Sequence[_Task], workers: int, fresh: bool) -> bool:
         """Execute the tasks that are not done; return whether a signal stopped the run."""
+        first = [task for task in tasks if not task.is_last]
+        last = [task for task in tasks if task.is_last]
+        if self._execute(first, workers, fresh):
+            self._note_stopped(last)
+            return True
+        return self._execute(last, workers, fresh)
+
+    def _execute(self, tasks: Sequence[_Task], workers: int, fresh: bool) -> bool:
+        """Execute those of some tasks that are not done; return whether a signal stopped it."""
         shutil.rmtree(self._partial, ignore_errors=True)
         waiting: list[tuple[_Task, str]] = []
         for task in tasks:
@@ -532,14 +551,24 @@ class _Batch:
 
     def _key(self, task: _Task) -> str:
         """Return a hash of everything that a chapter is made from."""
-        made_from = {
+        made_from: dict[str, object] = {
             "notebook": hashlib.sha256(task.path.read_bytes()).hexdigest(),
             "parameters": {name: _fingerprint(value) for name, value in task.parameters.items()},
             "package": self._package,
             "libraries": {name: _version(name) for name in _LIBRARIES},
             "python": platform.python_version(),
         }
+        if task.is_last:
+            made_from["results"] = self._other_results()
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+    def _other_results(self) -> dict[str, str]:
+        """Return hashes of the results that the chapters of the last part read."""
+        return {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted((self.out / _RESULTS_FOLDER).glob("*.json"))
+            if not path.name.startswith(_LAST_PART)
+        }
 
     def _artifacts(self, name: str) -> tuple[Path, ...]:
         return (

@@ -89,6 +89,11 @@ class Offer(Dated):
         return (self.usd_per_gpu_hour_low + self.usd_per_gpu_hour_high) / 2
 
     @property
+    def is_firm(self) -> bool:
+        """Whether it is paid by the hour and nobody takes it away."""
+        return self.tier in ("on-demand", "community")
+
+    @property
     def device(self) -> Device | None:
         """The GPU's row in the hardware catalog; None where there is none, or several fit."""
         try:

@@ -6,10 +6,13 @@ answer. The workload is the reader's own or ready-made; prices are what the read
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from guidebook.decide.judgement import at_end, shaken, turning, weighed, without
+from guidebook.decide.points import POINTS, Point
 from guidebook.decide.rules import OPTIONS, RULES, Option, Reason, Rule
 from guidebook.decide.sides import Facts, Terms, facts, listed
 from guidebook.decide.weighing import Standing, rank, reasons
@@ -21,23 +24,33 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OPTIONS",
+    "POINTS",
     "READY_MADE",
     "RULES",
     "Change",
     "Decision",
     "Facts",
     "Option",
+    "Point",
     "Reason",
     "Rule",
     "Standing",
     "Terms",
     "Workload",
+    "at_end",
     "decide",
     "find",
     "listed",
+    "shaken",
     "show",
     "to_dict",
+    "turning",
+    "weighed",
+    "without",
 ]
+
+# Where the text of a reason begins, after its points.
+_TEXT = 9
 
 
 @dataclass(frozen=True)
@@ -111,9 +124,14 @@ def decide(
     return Decision(found, said, rank(found, said), turns)
 
 
-def show(decision: Decision) -> str:
-    """Lay a decision out as text."""
-    return "\n".join(_lines(decision))
+def show(decision: Decision, width: int = 78) -> str:
+    """Lay a decision out as text, in lines of at most so many characters."""
+    return "\n".join(
+        textwrap.fill(
+            line, width, subsequent_indent=" " * (_TEXT if line.startswith("    ") else 4)
+        )
+        for line in _lines(decision)
+    )
 
 
 def to_dict(decision: Decision) -> dict[str, object]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from guidebook import units
 from guidebook.catalog.hardware import Device
 from guidebook.catalog.models import Model
 from guidebook.training import Method
@@ -48,6 +49,12 @@ class Span:
 def exactly(value: float) -> Span:
     """Return a figure without doubt."""
     return Span(value, value, value)
+
+
+def between(span: Span, unit: str) -> str:
+    """Show a span from end to end, or once if both ends look alike."""
+    low, high = (units.number(end, 2) for end in (span.low, span.high))
+    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
 
 
 # Shares of the rated dense 16-bit speed. Full training: Qwen-1.8B on an A100 13 % at 1,024 tokens

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from guidebook import units
-from guidebook.decide.durations import Span
+from guidebook.decide.durations import Span, between
 from guidebook.decide.sides import Facts, Needs, There
 
 Phase = Literal["development", "run"]
 Place = Literal["here", "there"]
 Option = Literal["local", "hybrid", "cloud"]
 Bar = Literal["impossible", "forbidden"]
+Basis = Literal["limit", "figure", "advice"]
 Judge = Callable[[Facts], Iterator["Reason"]]
 
 # What each option means; the fourth, to develop there and run here, is nobody's wish.
@@ -38,8 +39,8 @@ LEAN, PLAIN, BADLY, FAILS = 1.0, 2.0, 3.0, 4.0
 NIGHT_HOURS = 12.0
 HOURS_PER_YEAR = 365.25 * 24
 _MOST_MONEY = 4.0
-# A demand that is missed, or met, by such a factor is so surely.
-_FAR = 2.0
+# A demand that is missed, or met, by such a factor is so surely; by the second one, hopelessly.
+_FAR, _HOPELESS = 2.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,9 @@ class Rule:
         Short name.
     quote, section
         What the guide says, and where.
+    basis
+        What its weight rests on: a ``limit`` bars what goes beyond it; a ``figure`` weighs by how
+        much it is; ``advice`` weighs the same whenever it applies, because the guide says so.
     judge
         Looks at the facts and yields reasons, or nothing where the rule is not about them.
     """
@@ -96,6 +100,7 @@ class Rule:
     id: str
     quote: str
     section: str
+    basis: Basis
     judge: Judge
 
 
@@ -126,9 +131,11 @@ def _development(facts: Facts) -> Iterator[Reason]:
 
 
 def _small_scale(facts: Facts) -> Iterator[Reason]:
-    """Favour here for experiments that are done by the next morning."""
+    """Favour here for experiments that are done by the next morning, if their pace is bearable."""
     work, needs = facts.workload, facts.here.needs
     if work.kind not in ("experiment", "training") or not needs.runs or needs.hours is None:
+        return
+    if needs.speed is not None and work.least_speed > _FAR * needs.speed.mid:
         return
     if needs.hours.mid <= NIGHT_HOURS:
         text = f"A run of {_hours(needs.hours)} is small here: done by the next morning."
@@ -252,7 +259,7 @@ def _latency(facts: Facts) -> Iterator[Reason]:
     limit = work.first_token_s
     weight, verdict = _demand(wait.mid / limit, facts)
     text = (
-        f"The first token after a prompt of {work.n_prompt:,} comes in {_between(wait, 's')} "
+        f"The first token after a prompt of {work.n_prompt:,} comes in {between(wait, 's')} "
         f"here, {verdict} {units.number(limit)} s."
     )
     yield Reason("latency", "run", "there", weight, text, wait.mid, "s")
@@ -348,63 +355,75 @@ RULES = (
         "development",
         "Initial coding, debugging, unit testing (code & data validation).",
         _FRAMEWORK,
+        "advice",
         _development,
     ),
     Rule(
         "small-scale",
         "Small-scale experiments, prompt engineering, parameter tuning (tracked via MLflow/W&B).",
         _FRAMEWORK,
+        "advice",
         _small_scale,
     ),
     Rule(
         "quantization",
         "Testing quantization effects and pipeline configurations.",
         _FRAMEWORK,
+        "advice",
         _quantization,
     ),
     Rule(
         "pipeline-steps",
         "Developing and testing CI/CD pipeline steps locally.",
         _FRAMEWORK,
+        "advice",
         _pipeline_steps,
     ),
-    Rule("sensitive-data", "Working with sensitive data.", _FRAMEWORK, _sensitive_data),
-    Rule("preprocessing", "CPU-intensive data preprocessing.", _FRAMEWORK, _preprocessing),
+    Rule("sensitive-data", "Working with sensitive data.", _FRAMEWORK, "limit", _sensitive_data),
+    Rule(
+        "preprocessing", "CPU-intensive data preprocessing.", _FRAMEWORK, "advice", _preprocessing
+    ),
     Rule(
         "memory",
         "Large-scale model training or fine-tuning exceeding local compute/memory.",
         _FRAMEWORK,
+        "limit",
         _memory,
     ),
     Rule(
         "time",
         "Large-scale model training or fine-tuning exceeding local compute/memory.",
         _FRAMEWORK,
+        "figure",
         _time,
     ),
-    Rule("nodes", "Distributed training across multiple nodes.", _FRAMEWORK, _nodes),
+    Rule("nodes", "Distributed training across multiple nodes.", _FRAMEWORK, "limit", _nodes),
     Rule(
         "availability",
         "Production deployment requiring high availability, scalability, and low latency.",
         _FRAMEWORK,
+        "figure",
         _availability,
     ),
     Rule(
         "scale",
         "Production deployment requiring high availability, scalability, and low latency.",
         _FRAMEWORK,
+        "figure",
         _scale,
     ),
     Rule(
         "latency",
         "Production deployment requiring high availability, scalability, and low latency.",
         _FRAMEWORK,
+        "figure",
         _latency,
     ),
     Rule(
         "automation",
         "Running automated CI/CD pipelines for model validation and deployment.",
         _FRAMEWORK,
+        "advice",
         _automation,
     ),
     Rule(
@@ -412,18 +431,21 @@ RULES = (
         "Accessing specific powerful hardware (latest GPUs, TPUs) or managed services (e.g., "
         "SageMaker, Vertex AI).",
         _FRAMEWORK,
+        "limit",
         _hardware,
     ),
     Rule(
         "pace",
         "offloading significantly slows down inference as the CPU becomes the bottleneck",
         "Common Hardware Bottlenecks",
+        "figure",
         _pace,
     ),
     Rule(
         "cuda",
         "Cannot run CUDA-exclusive tools or libraries.",
         "Path 2: Apple Silicon Workstation (Unified Memory Focus)",
+        "limit",
         _cuda,
     ),
     Rule(
@@ -431,6 +453,7 @@ RULES = (
         "local has upfront hardware costs but low marginal usage cost; cloud has low upfront cost "
         "but recurring pay-per-use fees that can escalate, especially during development",
         "Cost-Benefit Analysis: Local vs. Cloud",
+        "figure",
         _cost,
     ),
 )
@@ -442,7 +465,7 @@ def _speed(facts: Facts, rule: str, what: str) -> Iterator[Reason]:
         return
     least = work.least_speed
     weight, verdict = _demand(least / speed.mid, facts)
-    text = f"Here {what} {_between(speed, 'tokens/s')}, {verdict} {least:g} tokens/s."
+    text = f"Here {what} {between(speed, 'tokens/s')}, {verdict} {least:g} tokens/s."
     yield Reason(rule, "run", "there", weight, text, speed.mid, "tokens/s")
 
 
@@ -457,7 +480,7 @@ def _demand(shortfall: float, facts: Facts) -> tuple[float, str]:
     verdict = f"which {'' if is_far else 'likely '}{'misses' if shortfall > 1 else 'meets'}"
     if shortfall <= 1 or facts.there is None or not facts.there.meets:
         return 0.0, verdict
-    return BADLY if is_far else LEAN, verdict
+    return FAILS if shortfall > _HOPELESS else BADLY if is_far else LEAN, verdict
 
 
 def _money(phase: Phase, saved_here: float, text: str) -> Reason:
@@ -500,12 +523,7 @@ def _gpus(there: There) -> str:
 
 
 def _hours(span: Span) -> str:
-    return _between(span, "h")
-
-
-def _between(span: Span, unit: str) -> str:
-    low, high = (units.number(end, 2) for end in (span.low, span.high))
-    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+    return between(span, "h")
 
 
 def _month(hours: float) -> str:

@@ -89,6 +89,18 @@ class Terms:
         if not 0 < self.uplink_mbps < math.inf or self.n_machines < 1:
             raise ValueError("Give an uplink_mbps above 0 and at least one machine.")
 
+    def priced(self, factor: float) -> Terms:
+        """Return the same terms with every price of rent multiplied."""
+        offers = tuple(
+            replace(
+                offer,
+                usd_per_gpu_hour_low=offer.usd_per_gpu_hour_low * factor,
+                usd_per_gpu_hour_high=offer.usd_per_gpu_hour_high * factor,
+            )
+            for offer in self.offers
+        )
+        return replace(self, offers=offers)
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -327,7 +339,7 @@ def _here(workload: Workload, rig: Rig, terms: Terms) -> Here:
         device = replace(device, memory_bytes=rig.ram_bytes)
 
     def on_rig(what: Workload) -> Needs:
-        return needs_of(what, device, rig.n_devices, rig.ram, rig.ram_bytes)
+        return _needs(_essence(what), device, rig.n_devices, rig.ram, rig.ram_bytes)
 
     needs = on_rig(workload)
     trial = on_rig(trial_of(workload))
@@ -353,11 +365,13 @@ def _here(workload: Workload, rig: Rig, terms: Terms) -> Here:
 
 def _there(workload: Workload, terms: Terms) -> There | None:
     """Choose the cheapest GPUs that meet the demands, or else the cheapest that run it at all."""
+    essence, trial = _essence(workload), _essence(trial_of(workload))
+    offers = list(_cheapest_each(workload, terms))
     development = [
         _rent(offer, offer.n_gpus, _SESSION_HOURS, terms)
         * (workload.development_hours / _SESSION_HOURS)
-        for offer in _cheapest_each(workload, terms)
-        if _rented(trial_of(workload), offer.gpu, offer.n_gpus).runs
+        for offer in offers
+        if _rented_needs(trial, offer.gpu, offer.n_gpus).runs
     ]
     found = [
         There(
@@ -369,10 +383,10 @@ def _there(workload: Workload, terms: Terms) -> There | None:
             _rent_per_month(workload, offer, count * copies(workload.availability), hours, terms),
             min(development, default=None),
         )
-        for offer in _cheapest_each(workload, terms)
-        for count in [_count(workload, offer.gpu, offer.n_gpus)]
+        for offer in offers
+        for count in [_count(workload, essence, offer.gpu, offer.n_gpus)]
         if count
-        for needs in [_rented(workload, offer.gpu, count)]
+        for needs in [_rented_needs(essence, offer.gpu, count)]
         for hours in [busy_hours(workload, needs)]
         if hours is not None
     ]
@@ -406,7 +420,7 @@ def _cheapest_each(workload: Workload, terms: Terms) -> Iterator[Offer]:
             yield next(offers)
 
 
-def _count(workload: Workload, gpu: str, least: int) -> int:
+def _count(workload: Workload, essence: Workload, gpu: str, least: int) -> int:
     """Return the fewest GPUs that meet the demands, or else that run it; 0: no number does."""
     if workload.n_gpus:
         counts: tuple[int, ...] = (workload.n_gpus,)
@@ -419,16 +433,16 @@ def _count(workload: Workload, gpu: str, least: int) -> int:
     enough = 0
     for count in counts:
         if least <= count <= most:
-            needs = _rented(workload, gpu, count)
+            needs = _rented_needs(essence, gpu, count)
             if needs.meets(workload):
                 return count
             enough = enough or (count if needs.runs else 0)
     return enough
 
 
-def _rented(workload: Workload, gpu: str, count: int) -> Needs:
-    # What changes the price or the demands does not change what it takes.
-    essence = Workload(
+def _essence(workload: Workload) -> Workload:
+    """Return what a workload takes follows from, without what only changes price or demands."""
+    return Workload(
         "",
         workload.kind,
         workload.model,
@@ -444,13 +458,16 @@ def _rented(workload: Workload, gpu: str, count: int) -> Needs:
         workload.hours,
         users=workload.users,
     )
-    return _rented_needs(essence, gpu, count)
+
+
+# What would change an answer asks for the same work on the same machine again and again.
+_needs = functools.lru_cache(maxsize=4096)(needs_of)
 
 
 @functools.lru_cache(maxsize=8192)
-def _rented_needs(workload: Workload, gpu: str, count: int) -> Needs:
+def _rented_needs(essence: Workload, gpu: str, count: int) -> Needs:
     ram = hardware.find(planner.DEFAULT_RAM)
-    return needs_of(workload, hardware.find(gpu), count, ram, _RENTED_RAM_BYTES)
+    return needs_of(essence, hardware.find(gpu), count, ram, _RENTED_RAM_BYTES)
 
 
 def _training(workload: Workload, device: Device, n_devices: int) -> Needs:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from guidebook import units
-from guidebook.cost.use import WEEKS_PER_MONTH
 from guidebook.decide.rules import RULES, Option, Rule
 from guidebook.decide.sides import Facts, Terms, facts
 from guidebook.decide.weighing import rank, reasons
@@ -183,24 +182,11 @@ def _figures(question: Question, found: Facts) -> Iterator[_Figure]:
 
     if found.there is not None:
         price = found.there.offer.usd_per_gpu_hour
-
-        def at_price(value: float) -> Question:
-            factor = value / price
-            offers = tuple(
-                replace(
-                    offer,
-                    usd_per_gpu_hour_low=offer.usd_per_gpu_hour_low * factor,
-                    usd_per_gpu_hour_high=offer.usd_per_gpu_hour_high * factor,
-                )
-                for offer in terms.offers
-            )
-            return workload, rig, replace(terms, offers=offers)
-
         yield _Figure(
             "rent",
             "USD per GPU hour",
             price,
-            at_price,
+            lambda value: (workload, rig, terms.priced(value / price)),
             lambda value: (
                 f"${value:.3g} per GPU hour ({found.there.offer.gpu})" if found.there else ""
             ),
@@ -214,7 +200,7 @@ def _figures(question: Question, found: Facts) -> Iterator[_Figure]:
         lambda value: f"${value:.3g} per kWh",
     )
     if workload.kind != "service":
-        yield from _amounts(workload, work)
+        yield from _amounts(question, work)
     yield from _demands(workload, found, work)
 
 
@@ -257,14 +243,15 @@ def _machine_figures(question: Question, found: Facts) -> Iterator[_Figure]:
         )
 
 
-def _amounts(workload: Workload, work: Callable[..., Question]) -> Iterator[_Figure]:
-    if workload.hours:
-        weekly = workload.hours * workload.runs_per_month / WEEKS_PER_MONTH
+def _amounts(question: Question, work: Callable[..., Question]) -> Iterator[_Figure]:
+    workload, rig, terms = question
+    weekly = workload.hours_per_week
+    if weekly is not None:
         yield _Figure(
             "use",
             "h/week",
             weekly,
-            lambda value: work(runs_per_month=workload.runs_per_month * value / weekly),
+            lambda value: (workload.weekly(value), rig, terms),
             lambda value: f"{units.number(value, 2)} h per week",
         )
     else:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from guidebook.cost.use import WEEKS_PER_MONTH
 from guidebook.training import Method
 
 Kind = Literal[
@@ -131,6 +132,25 @@ class Workload:
     def is_training(self) -> bool:
         """Whether it trains weights."""
         return self.kind == "training"
+
+    @property
+    def hours_per_week(self) -> float | None:
+        """Hours of an average week; None: the machine sets the pace, not a person."""
+        return self.hours * self.runs_per_month / WEEKS_PER_MONTH if self.hours else None
+
+    def weekly(self, hours: float) -> Workload:
+        """Return the same workload for so many hours of an average week, in runs as long as now.
+
+        Raises
+        ------
+        ValueError
+            The machine sets the pace, or the hours are not 0 or more.
+        """
+        if not self.hours:
+            raise ValueError(
+                f"How long {self.name!r} takes is up to the machine. Set runs_per_month instead."
+            )
+        return replace(self, runs_per_month=hours * WEEKS_PER_MONTH / self.hours)
 
 
 PROMPT_ENGINEERING = Workload(

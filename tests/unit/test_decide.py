@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from guidebook import decide, plan, units
 from guidebook.catalog import clouds, hardware, models
 from guidebook.catalog.clouds import Offer
-from guidebook.decide import READY_MADE, RULES, Terms, Workload, workloads
+from guidebook.decide import POINTS, READY_MADE, RULES, Terms, Workload, workloads
 from guidebook.decide.what_if import best
 
 DDR4 = "DDR4-3200 dual channel (2x64-bit)"
@@ -63,34 +63,21 @@ def place_of(option: str, phase: str) -> str:
 # --- the guide's list --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("quote", "workload", "phase", "place"),
-    [
-        ("Initial coding, debugging, unit testing", workloads.CODING, "run", "here"),
-        ("Initial coding, debugging", workloads.FULL_FINE_TUNE_8B, "development", "here"),
-        ("prompt engineering", workloads.PROMPT_ENGINEERING, "run", "here"),
-        ("Small-scale experiments", workloads.QLORA_8B, "run", "here"),
-        ("Testing quantization effects", workloads.QUANTIZATION_TESTS, "run", "here"),
-        ("CI/CD pipeline steps locally", workloads.CI_EVALUATION, "development", "here"),
-        ("Working with sensitive data", workloads.SENSITIVE_DATA, "run", "here"),
-        ("CPU-intensive data preprocessing", workloads.PREPROCESSING, "run", "here"),
-        ("exceeding local compute/memory", workloads.FULL_FINE_TUNE_8B, "run", "there"),
-        ("exceeding local compute/memory", workloads.PRE_TRAINING, "run", "there"),
-        ("exceeding local compute/memory", workloads.INFERENCE_70B, "run", "there"),
-        ("across multiple nodes", workloads.DISTRIBUTED_TRAINING, "run", "there"),
-        ("high availability, scalability", workloads.SERVICE_8B, "run", "there"),
-        ("automated CI/CD pipelines", workloads.CI_EVALUATION, "run", "there"),
-        ("specific powerful hardware", workloads.FP8_TRAINING, "run", "there"),
-    ],
-    ids=lambda value: getattr(value, "name", value),
-)
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point.workload.name}, {point.phase}")
 @pytest.mark.parametrize("terms", [TERMS, Terms(decide.listed())], ids=["by hand", "price list"])
-def test_on_the_guides_machine_each_point_of_its_list_comes_out(
-    quote, workload, phase, place, terms
-):
-    found = quick(workload, terms=terms)
-    assert found.best is not None
-    assert place_of(found.best, phase) == place
+def test_on_the_guides_machine_each_point_of_its_list_comes_out(point, terms):
+    assert point.agrees(quick(point.workload, terms=terms).best)
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point.workload.name}, {point.phase}")
+def test_a_point_is_quoted_by_a_rule_and_agrees_with_one_place_only(point):
+    assert point.rules
+    assert {point.agrees("local"), point.agrees("cloud")} == {True, False}
+    assert not point.agrees(None)
+
+
+def test_what_exceeds_the_guides_machine_is_rented():
+    assert quick(workloads.INFERENCE_70B).best == "hybrid"
 
 
 def test_every_point_of_the_guides_two_lists_has_a_rule():
@@ -108,7 +95,7 @@ def test_every_point_of_the_guides_two_lists_has_a_rule():
         "Accessing specific powerful hardware (latest GPUs, TPUs) or managed services (e.g., "
         "SageMaker, Vertex AI).",
     }
-    assert points <= {rule.quote for rule in RULES}
+    assert points == {point.quote for point in POINTS} <= {rule.quote for rule in RULES}
 
 
 def test_ids_of_rules_and_names_of_workloads_are_unique():
@@ -138,9 +125,9 @@ MATTERS = {
         TERMS,
     ),
     "small-scale": (
-        Workload("32B prompts", "experiment", "qwen2.5-32b", hours=2, runs_per_month=20),
+        Workload("13B prompts", "experiment", "llama-2-13b", hours=2, runs_per_month=10),
         GUIDES,
-        priced(2),
+        priced(0.5),
     ),
     "quantization": (
         replace(workloads.QUANTIZATION_TESTS, model="qwen2.5-32b", runs_per_month=20),

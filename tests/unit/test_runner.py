@@ -292,6 +292,39 @@ def test_a_changed_data_file_of_the_package_changes_its_hash(
     assert runner._package_hash() != before
 
 
+# --- The chapters that read what the others found -------------------------------------------
+
+_SEES = "import os\nprint('sees', sorted(os.listdir('results')))"
+
+
+def test_chapters_of_the_last_part_wait_for_all_others_whatever_the_order(
+    write_chapter: WriteChapter, tmp_path: Path
+) -> None:
+    notebooks, out = tmp_path / "notebooks", tmp_path / "out"
+    for name in ("11-one", "61-two"):
+        write_chapter(notebooks, name, ["import time", "time.sleep(1)"])
+    write_chapter(notebooks, "71-plan", [_SEES])
+    summary = runner.run(runner.find_chapters(["71", "61", "11"], notebooks), out=out, workers=3)
+    assert [run.chapter[:2] for run in summary.runs] == ["71", "61", "11"]
+    assert set(statuses(summary).values()) == {"done"}
+    assert "sees ['11-one.json', '61-two.json']" in stored_text(out / "notebooks" / "71-plan.ipynb")
+
+
+def test_a_chapter_of_the_last_part_runs_again_when_another_chapters_results_have_changed(
+    write_chapter: WriteChapter, tmp_path: Path
+) -> None:
+    notebooks, out = tmp_path / "notebooks", tmp_path / "out"
+    chapters = [write_chapter(notebooks, "11-one"), write_chapter(notebooks, "71-plan")]
+    runner.run(chapters, out=out)
+    assert statuses(runner.run(chapters, out=out)) == {"11": "already done", "71": "already done"}
+    results = out / "results" / "11-one.json"
+    results.write_text(results.read_text().replace("T12:", "T13:"))
+    assert statuses(runner.run(chapters, out=out)) == {"11": "already done", "71": "done"}
+    # A chapter that fails leaves no results; the last part does without them.
+    chapters[0] = write_chapter(notebooks, "11-one", ["raise ValueError('no')"])
+    assert statuses(runner.run(chapters, out=out)) == {"11": "failed", "71": "done"}
+
+
 # --- Parameters -----------------------------------------------------------------------------
 
 
