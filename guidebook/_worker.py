@@ -115,6 +115,9 @@ def scrub_notebook(path: Path, shown_as: str) -> None:
 
 
 def _execute(job: Job, reports: TextIO) -> ChapterError | None:
+    # jsonschema would parse the grammar of all web addresses, for more than a second in each
+    # chapter, to check a format that no notebook has. It does without what cannot be imported.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import nbformat
     import papermill
 

@@ -62,7 +62,9 @@ def _crossing(own: Curve, rented: Curve, start: float, end: float) -> float | No
     if own.at(end, before=True) - rented.at(end, before=True) > 0:
         return None
     if not own.assets:
-        return min(end, start + more / (rented.slope(start) - own.slope(start)))
+        closer = rented.slope(start) - own.slope(start)
+        # Where the lines keep their distance, only rounding let them meet.
+        return min(end, start + more / closer) if closer > 0 else end
     low, high = start, end
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2

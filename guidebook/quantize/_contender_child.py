@@ -132,6 +132,11 @@ def _import_libraries(contender: Mapping[str, Any]) -> None:
 
         return
     import torch  # noqa: F401
+
+    from guidebook import quiet
+
+    # bitsandbytes writes a line for each product, which takes time.
+    quiet.silence("transformers", "bitsandbytes", "torchao", "torch.utils._pytree")
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
     from transformers.models.llama import modeling_llama  # noqa: F401
 

@@ -382,8 +382,12 @@ def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
 def comparison(rows: Sequence[Row], n_weights: int, caption: str) -> Table:
     """Make the table of what was measured: size, memory, quality, task and speed.
 
-    Contenders of which nothing was measured are left out; see :func:`obstacles`.
+    Contenders of which nothing was measured are left out; see :func:`obstacles`. The caption ends
+    with the largest spread of a speed's readings.
     """
+    spreads = [speed.spread for row in rows for speed in (row.prefill, row.decode) if speed]
+    if spreads:
+        caption += f"; readings of a speed at most {max(spreads):.0%} apart"
     return table(
         [_cells(row, n_weights) for row in rows if row.ready_seconds is not None], caption=caption
     )
@@ -540,7 +544,7 @@ def _cells(row: Row, n_weights: int) -> dict[str, object]:
     seen, task = row.quality, row.task
     ready = None if row.ready_seconds is None else row.contender.made_seconds + row.ready_seconds
     divergence = f"{seen.kl_divergence:.4f} ± {seen.kl_divergence_error:.4f}" if seen else _NOTHING
-    # The units stand in the head, so that ten columns fit a page.
+    # The units stand in the head, and shortened, so that eleven columns fit a page.
     return {
         "way": row.name,
         "size (MB)": _number(row.weights_bytes, units.MB),
@@ -551,8 +555,8 @@ def _cells(row: Row, n_weights: int) -> dict[str, object]:
         "same top (%)": f"{100 * seen.top1_agreement:.1f}" if seen else _NOTHING,
         "perplexity": f"{seen.perplexity:.2f}" if seen else _NOTHING,
         "task (%)": f"{100 * task.score:.1f}" if task else _NOTHING,
-        "prefill (tokens/s)": _median(row.prefill),
-        "decode (tokens/s)": _median(row.decode),
+        "prefill (tok/s)": _median(row.prefill),
+        "decode (tok/s)": _median(row.decode),
     }
 
 
@@ -561,9 +565,7 @@ def _number(value: float | None, unit: float = 1.0) -> str:
 
 
 def _median(readings: Measurement | None) -> str:
-    if readings is None:
-        return _NOTHING
-    return f"{units.number(readings.median)} ({readings.spread:.0%})"
+    return _NOTHING if readings is None else units.number(readings.median)
 
 
 def _is_point(row: Row) -> bool:

@@ -186,7 +186,7 @@ function draw(figure, q, found) {
   const highest = Math.ceil(most / tick) * tick;
   const x = (month) => left + ((width - left - right) * month) / q.months;
   const y = (value) => height - bottom - ((height - bottom - top) * value) / highest;
-  const parts = [drawn("title", {}, "")];
+  const parts = [];
   const line = (attributes) => parts.push(drawn("line", { stroke: "currentColor", ...attributes }));
   const text = (at, words, anchor = "middle") =>
     parts.push(drawn("text", { x: at[0], y: at[1], "text-anchor": anchor }, words));
@@ -225,9 +225,11 @@ function draw(figure, q, found) {
     );
   }
   figure.replaceChildren(...parts);
-  figure.firstChild.textContent =
+  figure.setAttribute(
+    "aria-label",
     `Money spent in ${q.months} months: ${usd(own(q.months))} when bought, ` +
-    `${usd(rent(q.months))} when rented; resale not counted.`;
+      `${usd(rent(q.months))} when rented; resale not counted.`,
+  );
 }
 
 /** Put the form into a calculator's element and answer its first question. */

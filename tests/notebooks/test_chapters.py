@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,12 @@ def test_the_chapters_fit_together() -> None:
     pages = frozenset(f"../{p.relative_to(ROOT)}" for p in (ROOT / "book").rglob("*.md"))
     notebooks = {path.name: read(path) for path in CHAPTERS}
     assert anatomy.problems_across(notebooks, pages) == []
+
+
+def test_every_chapter_leads_to_the_next_one() -> None:
+    for path, following in itertools.pairwise(CHAPTERS):
+        leading = read(path).cells[-1].source.partition("## Next")[2]
+        assert f"{{doc}}`{following.stem}`" in leading, path.name
 
 
 @every_chapter

@@ -377,6 +377,15 @@ def test_every_term_that_a_chapter_links_stands_in_the_glossary(site: Path):
     assert len(terms) >= 35
 
 
+def test_no_page_shows_what_a_library_says_about_itself(site: Path):
+    talking = [
+        path.name
+        for path in site.glob("notebooks/*.html")
+        if 'class="output stderr' in path.read_text(encoding="utf-8")
+    ]
+    assert not talking, "see guidebook.quiet"
+
+
 def test_site_tells_nothing_about_who_built_it(site: Path):
     home = str(Path.home())
     host = socket.gethostname()

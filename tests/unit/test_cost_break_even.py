@@ -65,7 +65,11 @@ def test_halving_finds_what_the_formula_finds(own: Curve, rented: Curve) -> None
     exact, halved = (
         break_even.month(curve, rented) for curve in (own, replace(own, assets=(nothing,)))
     )
-    assert exact == (None if halved is None else pytest.approx(halved, abs=1e-6))
+    assert (exact is None) == (halved is None)
+    if exact is not None and halved is not None and exact != pytest.approx(halved, abs=1e-6):
+        # Lines that are almost parallel are as good as equal for a while.
+        costs = [curve.at(exact, before=True) for curve in (own, rented)]
+        assert costs[0] == pytest.approx(costs[1], rel=1e-9, abs=1e-9)
 
 
 def test_what_costs_no_more_from_the_start_has_paid_at_once() -> None:

@@ -291,7 +291,8 @@ def test_growth_is_that_of_the_action() -> None:
     size = 64 * 2**20
     found = attention.memory_growth(lambda: torch.ones(size, dtype=torch.uint8))
     assert found is not None
-    assert size <= found < 1.2 * size
+    # The kernel counts resident pages in batches: a few may be missing.
+    assert 0.99 * size <= found < 1.2 * size
 
 
 def test_a_run_keeps_the_first_result_all_times_and_the_memory_of_one_call() -> None:
@@ -306,7 +307,7 @@ def test_a_run_keeps_the_first_result_all_times_and_the_memory_of_one_call() -> 
     assert len(calls) == len(found.time.samples) == 3
     assert found.result[0] == 1
     assert found.growth_bytes is not None
-    assert size <= found.growth_bytes < 1.2 * size
+    assert 0.99 * size <= found.growth_bytes < 1.2 * size
     with pytest.raises(ValueError, match="one repetition"):
         attention.run(action, repetitions=0)
 

@@ -57,8 +57,11 @@ def child(monkeypatch, tmp_path):
     return become
 
 
-def children():
-    return psutil.Process().children(recursive=True)
+@pytest.fixture(autouse=True)
+def no_process_stays_behind():
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 # --- what a row says ---------------------------------------------------------------------------
@@ -79,7 +82,6 @@ def test_a_child_that_reports_everything_becomes_a_whole_row(child, test):
     assert row.quality == QUALITY
     assert row.task == TaskScore((True, False, True, True))
     assert row.bits_per_weight(400) == 2.0
-    assert children() == []
 
 
 def measure_values():
@@ -103,7 +105,6 @@ def test_what_was_measured_before_a_crash_is_kept_and_the_crash_named(child, tes
     assert row.decode is None
     assert not row.is_complete
     assert row.prevented == "Its process did not come to its end: it crashed (SIGSEGV)."
-    assert children() == []
 
 
 def test_a_child_that_takes_too_long_is_ended_with_all_that_it_started(child, test, tmp_path):
@@ -125,7 +126,6 @@ def test_a_child_that_takes_too_long_is_ended_with_all_that_it_started(child, te
         time.sleep(0.05)
     else:
         assert not psutil.pid_exists(grandchild)
-    assert children() == []
 
 
 def test_a_failure_that_the_child_names_stands_in_the_row(child, test):
@@ -164,7 +164,6 @@ def test_a_file_that_is_no_model_becomes_a_row(test, tmp_path):
     row = contenders.run(Contender("broken", "GGUF", "llama.cpp", broken), test)
     assert row.prevented.startswith("llama.cpp could not load broken.gguf.")
     assert str(tmp_path) not in row.prevented
-    assert children() == []
 
 
 def test_rows_print_their_figures_or_their_obstacle():
@@ -176,12 +175,16 @@ def test_rows_print_their_figures_or_their_obstacle():
 
 def test_the_tables_show_what_was_measured_and_what_was_not():
     measured = Row(ONE, 100, 0.5, quality=QUALITY, task=TaskScore((True, True, False, True)))
+    timed = replace(measured, decode=Measurement("tokens/s", (8.0, 10.0, 12.0)))
     lost = contenders.absent("two", "x", "Because.")
     shown = contenders.comparison([measured, lost], 400, "c")
     assert [row["way"] for row in shown.rows] == ["one"]
     assert shown.rows[0]["bits"] == "2.00"
     assert shown.rows[0]["KL divergence (nats)"] == "0.0500 ± 0.0050"
-    assert shown.rows[0]["decode (tokens/s)"] == "–"
+    assert (shown.rows[0]["decode (tok/s)"], shown.caption) == ("–", "c")
+    shown = contenders.comparison([timed, lost], 400, "c")
+    assert shown.rows[0]["decode (tok/s)"] == "10.0"
+    assert shown.caption == f"c; readings of a speed at most {timed.decode.spread:.0%} apart"
     why = contenders.obstacles([measured, lost], "c")
     assert why.rows == [{"way": "two", "why": "Because."}]
 
