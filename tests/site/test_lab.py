@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 import pytest
+from nbformat.reader import NotJSONError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -29,6 +30,7 @@ CHAPTER = "11-your-machine.ipynb"
 START_LIMIT_S = 90
 RUN_LIMIT_S = 420
 STOP_LIMIT_S = 20
+SAVE_LIMIT_S = 10
 # A notification asking about news would lie over the menu, and the news come from elsewhere.
 SETTINGS = {
     "apputils-extension/notification.jupyterlab-settings": {
@@ -157,7 +159,14 @@ def finished(path: Path) -> bool:
 
 
 def code_cells(path: Path) -> list[Any]:
-    notebook = nbformat.read(path, as_version=4)
+    deadline = time.monotonic() + SAVE_LIMIT_S
+    while True:
+        try:
+            notebook = nbformat.read(path, as_version=4)
+            break
+        except NotJSONError:  # JupyterLab is saving it at this moment
+            assert time.monotonic() < deadline, f"{path.name} is no notebook"
+            time.sleep(0.1)
     return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
 
 
